@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The sizes of a transformer, known at run time: what config.json holds. A value, usable in constant
+// expressions, so that the parameter count of a fixed shape can stand in a static_assert.
+
+#include <graft/core/error.hpp>
+#include <graft/core/host_device.hpp>
+
+namespace graft {
+
+// Llama-3 frequency scaling of rotary embeddings. factor 1 means none.
+struct rope_scaling {
+  double factor = 1.0;
+  double low_frequency_factor = 1.0;
+  double high_frequency_factor = 4.0;
+  index_t original_positions = 8192;
+  bool operator==(const rope_scaling&) const = default;
+};
+
+struct transformer_shape {
+  index_t vocabulary = 0;  // V
+  index_t width = 0;       // D
+  index_t blocks = 0;      // L
+  index_t heads = 0;       // H
+  index_t kv_heads = 0;    // G
+  index_t head_dim = 0;
+  index_t hidden = 0;      // F: the hidden width of one FFN, of one expert in a mixture
+  index_t positions = 0;   // the longest sequence the model is meant for
+  double rope_theta = 10000.0;
+  rope_scaling scaling{};
+  double norm_eps = 1e-5;
+  bool tied = false;       // the head is the transposed embedding
+  bool qk_norm = false;    // RMSNorm per head on queries and keys
+  index_t experts = 0;     // E: 0 for a dense model
+
+  bool operator==(const transformer_shape&) const = default;
+
+  constexpr index_t query_width() const { return heads * head_dim; }
+  constexpr index_t kv_width() const { return kv_heads * head_dim; }
+  constexpr index_t qkv_width() const { return query_width() + 2 * kv_width(); }
+};
+
+// Errors: throws graft::error when a size is missing or two of them contradict each other.
+inline void check_shape(const transformer_shape& shape) {
+  GRAFT_CHECK(shape.vocabulary > 0 && shape.width > 0 && shape.blocks > 0 && shape.heads > 0 && shape.kv_heads > 0 &&
+                  shape.head_dim > 0 && shape.hidden > 0 && shape.positions > 0,
+              "transformer_shape: every size must be positive, got vocabulary=", shape.vocabulary, ", width=", shape.width,
+              ", blocks=", shape.blocks, ", heads=", shape.heads, ", kv_heads=", shape.kv_heads,
+              ", head_dim=", shape.head_dim, ", hidden=", shape.hidden, ", positions=", shape.positions);
+  GRAFT_CHECK(shape.heads % shape.kv_heads == 0, "transformer_shape: expected heads to be a multiple of kv_heads, got heads=",
+              shape.heads, ", kv_heads=", shape.kv_heads);
+  GRAFT_CHECK(shape.head_dim % 2 == 0, "transformer_shape: rotary embedding needs an even head_dim, got ", shape.head_dim);
+  GRAFT_CHECK(shape.experts >= 0, "transformer_shape: experts cannot be negative, got ", shape.experts);
+}
+
+}  // namespace graft
