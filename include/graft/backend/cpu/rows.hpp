@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Row algorithms on the CPU: a group is one thread whose loops vectorise, and OpenMP runs the rows.
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#include <graft/backend/cpu/context.hpp>
+#include <graft/backend/rows.hpp>
+
+namespace graft {
+
+// One thread as a group.
+// Order: reductions run in 16 fixed lanes (element i in lane i mod 16, the elements after the last full 16 in
+// lanes 0, 1, ...), and the lanes are combined pairwise: 8 apart, 4, 2, 1. The compiler may use vectors of any width.
+struct serial_group {
+  template <class F>
+  void for_each(index_t n, const F& f) const {
+    for (index_t i = 0; i < n; ++i) f(i);
+  }
+  template <class F, class Op, class T>
+  T reduce(index_t n, const F& f, const Op& op, T identity) const {
+    constexpr int lanes = 16;
+    T lane[lanes];
+    for (int l = 0; l < lanes; ++l) lane[l] = identity;
+    index_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+      for (int l = 0; l < lanes; ++l) lane[l] = op(lane[l], f(i + l));
+    for (int l = 0; i < n; ++i, ++l) lane[l] = op(lane[l], f(i));
+    for (int half = lanes / 2; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) lane[l] = op(lane[l], lane[l + half]);
+    return lane[0];
+  }
+  template <class F>
+  auto sum(index_t n, const F& f) const {
+    using T = value_type<F>;
+    return reduce(n, f, [](T a, T b) { return a + b; }, T(0));
+  }
+  template <class F>
+  auto max(index_t n, const F& f) const {
+    using T = value_type<F>;
+    return reduce(n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>);
+  }
+  template <class F>
+  auto argmax(index_t n, const F& f) const {
+    using T = value_type<F>;
+    indexed_value<T> best{lowest<T>, 0};
+    for (index_t i = 0; i < n; ++i) {
+      const T value = f(i);
+      if (value > best.value) best = {value, i};
+    }
+    return best;
+  }
+  template <class F>
+  void single(const F& f) const {
+    f();
+  }
+  void sync() const {}
+
+ private:
+  template <class F>
+  using value_type = std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
+  template <class T>
+  static constexpr T lowest =
+      std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
+};
+static_assert(Group<serial_group>);
+
+// Cost: below about 16 thousand elements of work the rows run on the calling thread: waking others takes longer.
+template <class Algorithm>
+void launch_rows([[maybe_unused]] context<cpu>& ctx, index_t row_count, [[maybe_unused]] index_t row_width_hint,
+                 const Algorithm& algorithm) {
+  const auto run = [&](index_t row) {
+    serial_group group;
+    algorithm(group, row);
+  };
+#if defined(_OPENMP)
+  const index_t width = std::max<index_t>(row_width_hint, 1);
+  if (ctx.threads() > 1 && row_count > 1 && row_count * width > 16384) {
+#pragma omp parallel for schedule(static) num_threads(ctx.threads())
+    for (index_t row = 0; row < row_count; ++row) run(row);
+    return;
+  }
+#endif
+  for (index_t row = 0; row < row_count; ++row) run(row);
+}
+
+template <class F>
+void launch_elements(context<cpu>& ctx, index_t count, const F& f) {
+  constexpr index_t chunk = 4096;
+  const index_t chunks = (count + chunk - 1) / chunk;
+  launch_rows(ctx, chunks, chunk, [&](serial_group& group, index_t c) {
+    const index_t begin = c * chunk;
+    group.for_each(std::min(chunk, count - begin), [&](index_t i) { f(begin + i); });
+  });
+}
+
+}  // namespace graft
