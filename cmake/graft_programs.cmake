@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: 2026 The graft authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# How graft's own programs, tests and benchmarks are compiled. None of this reaches a project that links graft.
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release (-O3), RelWithDebInfo or MinSizeRel" FORCE)
+endif()
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/bin")
+
+find_program(GRAFT_CCACHE ccache)
+mark_as_advanced(GRAFT_CCACHE)
+if(GRAFT_CCACHE)
+  foreach(language CXX CUDA)
+    if(NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
+      set(CMAKE_${language}_COMPILER_LAUNCHER "${GRAFT_CCACHE}")
+    endif()
+  endforeach()
+endif()
+
+if(graft_has_cuda)
+  # Ampere and Hopper. Without this nvcc would compile for its oldest architecture.
+  set(GRAFT_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "GPU architectures of graft's own CUDA programs")
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES "${GRAFT_CUDA_ARCHITECTURES}")
+  endif()
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER "${CUDAToolkit_NVCC_EXECUTABLE}")
+  endif()
+  if(NOT CMAKE_CUDA_HOST_COMPILER)
+    set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
+  endif()
+  enable_language(CUDA)
+  set(graft_backends graft::cuda)
+else()
+  set(graft_backends graft::graft)
+endif()
+
+# Warnings and optimisation, in one place. Floating-point results stay those of the source: no -ffast-math. Only errno
+# and the floating-point traps are given up, which nobody reads and which would keep loops from vectorising.
+add_library(graft_programs INTERFACE)
+set(graft_flags -Wall -Wextra -fno-math-errno -fno-trapping-math)
+if(GRAFT_NATIVE)
+  list(APPEND graft_flags -march=native)
+endif()
+if(GRAFT_SANITIZE)
+  set(graft_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  list(APPEND graft_flags ${graft_sanitizers} -D_GLIBCXX_ASSERTIONS)
+  target_link_options(graft_programs INTERFACE "$<$<LINK_LANGUAGE:CXX>:${graft_sanitizers}>")
+endif()
+list(JOIN graft_flags "," graft_host_flags)
+target_compile_options(graft_programs INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${graft_flags}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${graft_host_flags}>")
+target_link_libraries(graft_programs INTERFACE ${graft_backends})
+
+# One program of each .cpp of the current folder. A .cu of the same stem, where there is a CUDA Toolkit, becomes part of its
+# program. Files in the folder common/ are compiled once and linked into every program.
+function(graft_add_programs collection)
+  file(GLOB sources CONFIGURE_DEPENDS *.cpp)
+  file(GLOB shared CONFIGURE_DEPENDS common/*.cpp)
+  if(graft_has_cuda)
+    file(GLOB shared_cuda CONFIGURE_DEPENDS common/*.cu)
+    list(APPEND shared ${shared_cuda})
+  endif()
+  add_custom_target(${collection})
+  if(shared)
+    add_library(${collection}_common STATIC ${shared})
+    target_include_directories(${collection}_common PUBLIC "${CMAKE_CURRENT_SOURCE_DIR}")
+    target_link_libraries(${collection}_common PUBLIC ${ARGN} graft_programs)
+  endif()
+  foreach(source IN LISTS sources)
+    get_filename_component(name "${source}" NAME_WE)
+    add_executable(${name} "${source}")
+    if(graft_has_cuda AND EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${name}.cu")
+      target_sources(${name} PRIVATE "${name}.cu")
+    endif()
+    target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+    target_link_libraries(${name} PRIVATE ${ARGN} graft_programs)
+    if(shared)
+      target_link_libraries(${name} PRIVATE ${collection}_common)
+    endif()
+    add_dependencies(${collection} ${name})
+  endforeach()
+endfunction()

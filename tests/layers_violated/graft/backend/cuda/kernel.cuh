@@ -1,0 +1,7 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Input of the layer check: nothing wrong here, a .cuh may use the Toolkit.
+#include <cub/block/block_reduce.cuh>
+#include <cuda_runtime.h>

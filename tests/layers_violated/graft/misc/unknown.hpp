@@ -1,0 +1,5 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Input of the layer check: a folder that is no layer.

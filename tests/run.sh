@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: 2026 The graft authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what is missing, builds everything into build/, runs all tests, then the CPU tests once more with AddressSanitizer and
+# UndefinedBehaviorSanitizer in build-asan/. The last line counts the tests of both runs.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+environment=$(bash "$root/cmake/dependencies.sh" --tests) || exit 1
+eval "$environment"
+cd "$root" || exit 1
+
+processors=$(nproc)
+# Tests run side by side: a waiting thread gives its core away, and a large machine is not filled by one test.
+export OMP_WAIT_POLICY=passive
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((processors < 4 ? processors : 4))}
+export UBSAN_OPTIONS=print_stacktrace=1
+export LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
+
+passed=0 failed=0 skipped=0
+broken=()
+
+# configure FOLDER ARGUMENT...
+configure() {
+  local folder=$1
+  shift
+  local generator=()
+  if [ ! -f "$folder/CMakeCache.txt" ]; then generator=(-G Ninja); fi
+  cmake -S . -B "$folder" "${generator[@]}" -DGRAFT_BUILD_TESTS=ON "$@"
+}
+
+# run_tests NAME FOLDER: builds everything configured there, runs CTest, adds to the counts. What does not build counts as one
+# failed test, beside those that CTest then cannot run.
+run_tests() {
+  local name=$1 folder=$2 report=$2/ctest.xml
+  if ! cmake --build "$folder" --parallel "$processors" -- -k 0; then
+    broken+=("$name: the build failed")
+    failed=$((failed + 1))
+  fi
+  rm -f "$report"
+  if ! ctest --test-dir "$folder" --output-on-failure --no-tests=error --parallel "$processors" --output-junit "$report"; then
+    broken+=("$name: ctest failed")
+  fi
+  local summary total
+  summary=$(grep -m 1 -A 8 '<testsuite ' "$report" 2> /dev/null | tr '\n\t' '  ')
+  count() { sed -nE "s/.*[[:space:]]$1=\"([0-9]+)\".*/\1/p" <<< "$summary" | head -n 1; }
+  total=$(count tests)
+  if [ -z "$total" ]; then
+    broken+=("$name: ctest left no report")
+    failed=$((failed + 1))
+    return
+  fi
+  local now_failed now_skipped
+  now_failed=$(count failures)
+  now_skipped=$(($(count skipped) + $(count disabled)))
+  passed=$((passed + total - now_failed - now_skipped))
+  failed=$((failed + now_failed))
+  skipped=$((skipped + now_skipped))
+}
+
+configure build -DCMAKE_BUILD_TYPE=Release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON \
+  -DGRAFT_BUILD_BENCHMARKS=ON || exit 1
+run_tests "tests" build
+
+# Which GPU tests did not run, and why.
+gpu_cases=$(cat tests/cuda/*.cu 2> /dev/null | grep -cE '^(TEMPLATE_)?TEST_CASE')
+gpu_skipped=$(grep -c '<testcase name="cuda: .*status="notrun"' build/ctest.xml)
+gpu_line="the GPU tests ran"
+if [ ! -x build/bin/test_cuda ] && [ "$gpu_cases" -gt 0 ]; then
+  skipped=$((skipped + gpu_cases))
+  gpu_line="$gpu_cases GPU tests skipped: no CUDA Toolkit to build them with"
+elif [ "$gpu_skipped" -gt 0 ]; then
+  gpu_line="$gpu_skipped GPU tests skipped: $(build/bin/test_cuda | sed -n 's/^skipped: //p')"
+fi
+
+cmake --preset asan -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF || exit 1
+run_tests "sanitizers" build-asan
+
+echo
+for line in "${broken[@]}"; do echo "$line"; done
+echo "$gpu_line"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "${#broken[@]}" -eq 0 ]
