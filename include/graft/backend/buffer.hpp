@@ -57,8 +57,7 @@ class buffer<T, host_space> {
     data_ = static_cast<T*>(host_memory().allocate(bytes()));
     std::memset(static_cast<void*>(data_), 0, bytes());
   }
-  buffer(buffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);

@@ -31,7 +31,8 @@ inline void zero_bytes(context<cpu>& ctx, void* target, std::size_t bytes) {
   constexpr index_t piece = index_t{1} << 18;
   const index_t total = static_cast<index_t>(bytes);
   launch_rows(ctx, (total + piece - 1) / piece, piece, [=](serial_group&, index_t i) {
-    std::memset(static_cast<char*>(target) + i * piece, 0, static_cast<std::size_t>(std::min(piece, total - i * piece)));
+    std::memset(static_cast<char*>(target) + i * piece, 0,
+                static_cast<std::size_t>(std::min(piece, total - i * piece)));
   });
 }
 
@@ -39,9 +40,11 @@ inline void zero_bytes(context<cpu>& ctx, void* target, std::size_t bytes) {
 
 // Copies source to target. Requires: both contiguous, equal sizes, no overlap.
 template <class T, int TargetRank, class S, int SourceRank>
-  requires std::same_as<T, std::remove_const_t<S>>
-void copy(context<cpu>& ctx, const view<T, TargetRank, host_space>& target, const view<S, SourceRank, host_space>& source) {
-  GRAFT_CHECK(target.size() == source.size(), "copy: expected equal sizes, got target=", target.size(), ", source=", source.size());
+requires std::same_as<T, std::remove_const_t<S>>
+void copy(context<cpu>& ctx, const view<T, TargetRank, host_space>& target,
+          const view<S, SourceRank, host_space>& source) {
+  GRAFT_CHECK(target.size() == source.size(), "copy: expected equal sizes, got target=", target.size(),
+              ", source=", source.size());
   GRAFT_CHECK(target.contiguous() && source.contiguous(), "copy: expected contiguous views, got one with strides");
   detail::copy_bytes(ctx, target.data, source.data, static_cast<std::size_t>(target.size()) * sizeof(T));
 }
@@ -82,11 +85,13 @@ inline void exclusive_scan(context<cpu>&, const vector_view<std::int32_t, host_s
 // Stable sort of indices by key: the indices i with keys[i] = b stand in order[offsets[b]] ... order[offsets[b+1]-1],
 // ascending. Keys of -1 are left out; the entries of order beyond offsets[bins] are -1.
 // Shapes: keys (n), offsets (bins+1), order (n). Requires: keys in [-1, bins).
-inline void counting_sort(context<cpu>& ctx, const std::type_identity_t<vector_view<const std::int32_t, host_space>>& keys,
-                          index_t bins, const vector_view<std::int32_t, host_space>& offsets,
+inline void counting_sort(context<cpu>& ctx,
+                          const std::type_identity_t<vector_view<const std::int32_t, host_space>>& keys, index_t bins,
+                          const vector_view<std::int32_t, host_space>& offsets,
                           const vector_view<std::int32_t, host_space>& order) {
   const index_t n = keys.extent(0);
-  GRAFT_CHECK(offsets.extent(0) == bins + 1, "counting_sort: expected offsets of size bins+1=", bins + 1, ", got ", offsets.extent(0));
+  GRAFT_CHECK(offsets.extent(0) == bins + 1, "counting_sort: expected offsets of size bins+1=", bins + 1, ", got ",
+              offsets.extent(0));
   GRAFT_CHECK(order.extent(0) == n, "counting_sort: expected order of size n=", n, ", got ", order.extent(0));
   workspace_scope scope(ctx);
   const auto next = ctx.template allocate<std::int32_t>(bins + 1);

@@ -11,6 +11,13 @@
 #include <graft/backend/cpu/context.hpp>
 #include <graft/backend/rows.hpp>
 
+// Before a loop whose iterations are independent. clang needs no word for it: it checks overlap at run time.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define GRAFT_INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
+#else
+#define GRAFT_INDEPENDENT_ITERATIONS
+#endif
+
 namespace graft {
 
 // One thread as a group.
@@ -19,6 +26,7 @@ namespace graft {
 struct serial_group {
   template <class F>
   void for_each(index_t n, const F& f) const {
+    GRAFT_INDEPENDENT_ITERATIONS
     for (index_t i = 0; i < n; ++i) f(i);
   }
   template <class F, class Op, class T>
@@ -26,10 +34,11 @@ struct serial_group {
     constexpr int lanes = 16;
     T lane[lanes];
     for (int l = 0; l < lanes; ++l) lane[l] = identity;
-    index_t i = 0;
-    for (; i + lanes <= n; i += lanes)
+    const index_t full = n / lanes * lanes;
+    for (index_t i = 0; i < full; i += lanes)
       for (int l = 0; l < lanes; ++l) lane[l] = op(lane[l], f(i + l));
-    for (int l = 0; i < n; ++i, ++l) lane[l] = op(lane[l], f(i));
+    const int rest = static_cast<int>(n - full) % lanes;
+    for (int l = 0; l < rest; ++l) lane[l] = op(lane[l], f(full + l));
     for (int half = lanes / 2; half > 0; half /= 2)
       for (int l = 0; l < half; ++l) lane[l] = op(lane[l], lane[l + half]);
     return lane[0];
@@ -37,17 +46,27 @@ struct serial_group {
   template <class F>
   auto sum(index_t n, const F& f) const {
     using T = value_type<F>;
-    return reduce(n, f, [](T a, T b) { return a + b; }, T(0));
+    return reduce(
+        n, f, [](T a, T b) { return a + b; }, T(0));
   }
   template <class F>
   auto max(index_t n, const F& f) const {
     using T = value_type<F>;
-    return reduce(n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>);
+    return reduce(
+        n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>);
   }
   template <class F>
   auto argmax(index_t n, const F& f) const {
     using T = value_type<F>;
+    constexpr index_t few = 64;
     indexed_value<T> best{lowest<T>, 0};
+    if (n >= few) {  // a vectorised search for the value, then one for its first index
+      const T largest = max(n, f);
+      if (!(largest > lowest<T>)) return best;
+      index_t i = 0;
+      while (f(i) != largest) ++i;
+      return indexed_value<T>{f(i), i};
+    }
     for (index_t i = 0; i < n; ++i) {
       const T value = f(i);
       if (value > best.value) best = {value, i};
@@ -62,10 +81,17 @@ struct serial_group {
 
  private:
   template <class F>
-  using value_type = std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
+  struct value_of {
+    using type = std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
+    static_assert(
+        std::is_arithmetic_v<type>,
+        "graft::serial_group: f of a reduction does not return an arithmetic type. Turn bfloat16 into float.");
+  };
+  template <class F>
+  using value_type = typename value_of<F>::type;
   template <class T>
-  static constexpr T lowest =
-      std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
+  static constexpr T lowest = std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity()
+                                                                   : std::numeric_limits<T>::lowest();
 };
 static_assert(Group<serial_group>);
 

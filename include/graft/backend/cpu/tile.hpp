@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The ground under the CPU's products: what a tile is, how tiles run on threads, and the memory a thread keeps for them.
+// The ground under the CPU's products: what a tile is, how tiles run on threads, and the memory a thread keeps for
+// them.
 
 #include <cstddef>
 #include <exception>

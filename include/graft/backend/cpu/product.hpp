@@ -1,0 +1,221 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Products as tiles: how a product is cut, and how a tile reaches a library. The cut depends on shapes alone, and each
+// tile is one thread's, so results are the same bits for any number of threads.
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include <graft/backend/cpu/blas.hpp>
+#include <graft/backend/cpu/onednn.hpp>
+#include <graft/backend/cpu/tile.hpp>
+
+namespace graft::detail {
+
+// Whether oneDNN takes products of T here; a BLAS takes the others.
+template <class T>
+bool takes_onednn() {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    return onednn_has_bfloat16();
+  else if constexpr (std::is_same_v<T, float>)
+    return onednn_has_float();
+  else
+    return false;
+}
+
+// Copies rows of `columns` elements; rows after the first `rows` are zero up to padded_rows.
+template <class T>
+void copy_padded(T* to, const T* from, index_t stride, index_t rows, index_t columns, index_t padded_rows) {
+  for (index_t i = 0; i < rows; ++i) std::copy_n(from + i * stride, columns, to + i * columns);
+  std::fill_n(to + rows * columns, (padded_rows - rows) * columns, T(0.0f));
+}
+
+// c (+)= values, rows x columns, values without padding between rows.
+template <class Out, class Value>
+void store_rows(Out* c, index_t stride, const Value* values, index_t rows, index_t columns, bool add) {
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < columns; ++j) {
+      const float value = values[i * columns + j];
+      c[i * stride + j] = Out(add ? float(c[i * stride + j]) + value : value);
+    }
+}
+
+// oneDNN compiles every shape anew, so ragged extents are rounded up, in a copy padded with zeros: rows in the forms
+// nt and nn, where experts and batches leave any number of them, depth in the form tn.
+constexpr index_t row_unit = 16, depth_unit = 32;
+
+inline tile_scratch& padding_scratch() {
+  thread_local tile_scratch scratch;
+  return scratch;
+}
+
+template <product_form Form, class T, class Out>
+void onednn_ragged_rows(const tile<T, Out>& t) {
+  const index_t rows = ceil_div(t.rows, row_unit) * row_unit;
+  if (rows == t.rows) return onednn_tile<Form>(t);
+  // Products are fp32 sums: kept so until they are added to c, where the type of c rounds them once.
+  const index_t values = rows * t.columns;
+  float* c = padding_scratch().template get<float>(values + rows * t.depth);
+  T* a = reinterpret_cast<T*>(c + values);
+  copy_padded(a, t.a, t.a_stride, t.rows, t.depth, rows);
+  onednn_tile<Form>(tile<T, float>{rows, t.columns, t.depth, a, t.depth, t.b, t.b_stride, c, t.columns, false});
+  store_rows(t.c, t.c_stride, c, t.rows, t.columns, t.add);
+}
+
+// Chunks of the depth are added in ascending order.
+template <class T>
+void onednn_ragged_depth(tile<T, float> t, index_t chunk) {
+  for (index_t begin = 0; begin < t.depth; begin += chunk) {
+    tile<T, float> part = t;
+    part.depth = std::min(chunk, t.depth - begin);
+    part.a += begin * t.a_stride;
+    part.b += begin * t.b_stride;
+    part.add = t.add || begin > 0;
+    const index_t padded = ceil_div(part.depth, depth_unit) * depth_unit;
+    if (padded != part.depth) {
+      T* a = padding_scratch().template get<T>(padded * (t.rows + t.columns));
+      T* b = a + padded * t.rows;
+      copy_padded(a, part.a, t.a_stride, part.depth, t.rows, padded);
+      copy_padded(b, part.b, t.b_stride, part.depth, t.columns, padded);
+      part = {t.rows, t.columns, padded, a, t.rows, b, t.columns, t.c, t.c_stride, part.add};
+    }
+    onednn_tile<product_form::tn>(part);
+  }
+}
+
+template <product_form Form, class T, class Out>
+void run_tile(const tile<T, Out>& t, index_t depth_chunk) {
+  if (t.rows == 0 || t.columns == 0) return;
+  if (t.depth == 0) {
+    if (!t.add)
+      for (index_t i = 0; i < t.rows; ++i) std::fill_n(t.c + i * t.c_stride, t.columns, Out(0.0f));
+    return;
+  }
+  if constexpr (!std::is_same_v<T, double>) {
+    if (takes_onednn<T>()) {
+      if constexpr (Form != product_form::tn) {
+        onednn_ragged_rows<Form>(t);
+      } else if constexpr (std::is_same_v<Out, float>) {
+        onednn_ragged_depth(t, depth_chunk);
+      } else {
+        // A narrow sum of several chunks would be rounded at each: summed in fp32, rounded at the end.
+        thread_local tile_scratch sums;
+        float* c = sums.get<float>(t.rows * t.columns);
+        onednn_ragged_depth(
+            tile<T, float>{t.rows, t.columns, t.depth, t.a, t.a_stride, t.b, t.b_stride, c, t.columns, false},
+            depth_chunk);
+        store_rows(t.c, t.c_stride, c, t.rows, t.columns, t.add);
+      }
+      return;
+    }
+  }
+  blas_tile<Form>(t);
+}
+
+// How many rows and columns of the output a tile has.
+struct tile_cut {
+  index_t rows, columns;
+};
+
+// About `size` for each part of an extent, in even parts so that threads end together, in multiples of 16.
+constexpr index_t even_part(index_t extent, index_t parts) {
+  return std::max<index_t>(16, ceil_div(ceil_div(extent, std::max<index_t>(parts, 1)), 16) * 16);
+}
+
+// Tiles as large as the caches like (measured: 128 to 256 rows by as many columns as there are up to 1024; 128 by 512
+// for a weight's gradient, which reads both operands in full depth), smaller where a product has too few for threads.
+template <product_form Form>
+constexpr tile_cut choose_cut(index_t rows, index_t columns) {
+  constexpr index_t most_rows = Form == product_form::tn ? 128 : 256,
+                    most_columns = Form == product_form::tn ? 512 : 1024;
+  constexpr index_t wanted_tiles = Form == product_form::tn ? 4 : 8, fewest_columns = 128;
+  const index_t row_parts = ceil_div(rows, most_rows);
+  const index_t column_parts =
+      std::max(ceil_div(columns, most_columns),
+               std::min(ceil_div(wanted_tiles, std::max<index_t>(row_parts, 1)), columns / fewest_columns));
+  return {even_part(rows, row_parts), even_part(columns, column_parts)};
+}
+
+// The tile of `whole` at block (row_block, column_block).
+template <product_form Form, class T, class Out>
+tile<T, Out> cut_tile(const tile<T, Out>& whole, const tile_cut& cut, index_t row_block, index_t column_block) {
+  const index_t row = row_block * cut.rows, column = column_block * cut.columns;
+  tile<T, Out> part = whole;
+  part.rows = std::min(cut.rows, whole.rows - row);
+  part.columns = std::min(cut.columns, whole.columns - column);
+  part.a += Form == product_form::tn ? row : row * whole.a_stride;
+  part.b += Form == product_form::nt ? column * whole.b_stride : column;
+  part.c += row * whole.c_stride + column;
+  return part;
+}
+
+template <product_form Form, class T, class Out>
+void product(context<cpu>& ctx, const tile<T, Out>& whole) {
+  constexpr index_t depth_chunk = 4096;
+  const tile_cut cut = choose_cut<Form>(whole.rows, whole.columns);
+  const index_t column_blocks = ceil_div(whole.columns, cut.columns);
+  run_tiles(ctx, ceil_div(whole.rows, cut.rows) * column_blocks, [&](index_t i) {
+    run_tile<Form>(cut_tile<Form>(whole, cut, i / column_blocks, i % column_blocks), depth_chunk);
+  });
+}
+
+// Offsets (E+1) of a grouped product over `rows` rows.
+inline void check_offsets(const char* where, const vector_view<const std::int32_t>& offsets, index_t experts,
+                          index_t rows) {
+  GRAFT_CHECK(offsets.extent(0) == experts + 1, where, ": expected offsets of size E+1=", experts + 1, ", got ",
+              offsets.extent(0));
+  GRAFT_CHECK(offsets[0] >= 0 && offsets[experts] <= rows, where, ": expected offsets in [0, ", rows, "], got ",
+              offsets[0], " to ", offsets[experts]);
+  for (index_t e = 0; e < experts; ++e)
+    GRAFT_CHECK(offsets[e] <= offsets[e + 1], where, ": expected ascending offsets, got offsets[", e, "]=", offsets[e],
+                ", offsets[", e + 1, "]=", offsets[e + 1]);
+}
+
+// nt and nn: the experts cut the rows of a and c; b_e = b + e * b_expert. whole.rows is not read.
+template <product_form Form, class T, class Out>
+requires(Form != product_form::tn) void grouped_product(context<cpu>& ctx, const tile<T, Out>& whole, index_t experts,
+                                                        index_t b_expert,
+                                                        const vector_view<const std::int32_t>& offsets) {
+  workspace_scope scope(ctx);
+  const auto first_tile = ctx.template allocate<index_t>(experts + 1);
+  const tile_cut cut{256, even_part(whole.columns, ceil_div(whole.columns, 1024))};
+  const index_t column_blocks = ceil_div(whole.columns, cut.columns);
+  first_tile[0] = 0;
+  for (index_t e = 0; e < experts; ++e)
+    first_tile[e + 1] = first_tile[e] + ceil_div(offsets[e + 1] - offsets[e], cut.rows) * column_blocks;
+  run_tiles(ctx, first_tile[experts], [&](index_t i) {
+    const index_t e = std::upper_bound(first_tile.data, first_tile.data + experts + 1, i) - first_tile.data - 1;
+    tile<T, Out> group = whole;
+    group.rows = offsets[e + 1] - offsets[e];
+    group.a += offsets[e] * whole.a_stride;
+    group.b += e * b_expert;
+    group.c += offsets[e] * whole.c_stride;
+    const index_t block = i - first_tile[e];
+    run_tile<Form>(cut_tile<Form>(group, cut, block / column_blocks, block % column_blocks), group.depth);
+  });
+}
+
+// tn: the experts cut the depth; c_e = c + e * c_expert. whole.depth is not read.
+template <class T, class Out>
+void grouped_product_tn(context<cpu>& ctx, const tile<T, Out>& whole, index_t experts, index_t c_expert,
+                        const vector_view<const std::int32_t>& offsets) {
+  constexpr index_t depth_chunk = 512;
+  const tile_cut cut = choose_cut<product_form::tn>(whole.rows, whole.columns);
+  const index_t column_blocks = ceil_div(whole.columns, cut.columns);
+  const index_t blocks = ceil_div(whole.rows, cut.rows) * column_blocks;
+  run_tiles(ctx, experts * blocks, [&](index_t i) {
+    const index_t e = i / blocks, block = i % blocks;
+    tile<T, Out> group = whole;
+    group.depth = offsets[e + 1] - offsets[e];
+    group.a += offsets[e] * whole.a_stride;
+    group.b += offsets[e] * whole.b_stride;
+    group.c += e * c_expert;
+    run_tile<product_form::tn>(cut_tile<product_form::tn>(group, cut, block / column_blocks, block % column_blocks),
+                               depth_chunk);
+  });
+}
+
+}  // namespace graft::detail
