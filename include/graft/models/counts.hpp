@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// How large a model is and what a token costs, from its declaration, before anything is allocated.
+
+#include <graft/models/transformer.hpp>
+
+namespace graft {
+
+// All parameters. Constant expression.
+template <class Mixture = no_mixture>
+constexpr index_t parameter_count(const transformer_shape& shape, const Mixture& mixture = {}) {
+  return count_parameters(transformer_specs(shape, mixture));
+}
+
+// Parameters that one token uses: of the stacked experts only those of its slots.
+template <class Mixture = no_mixture>
+constexpr index_t active_parameter_count(const transformer_shape& shape, const Mixture& mixture = {}) {
+  const auto specs = transformer_specs(shape, mixture);
+  index_t count = 0;
+  for_each_leaf(specs, [&](const parameter_spec& spec) {
+    if (!spec.present()) return;
+    if constexpr (Mixture::present)
+      count += spec.experts > 0 ? spec.size_per_expert() * Mixture::slots : spec.size();
+    else
+      count += spec.size();
+  });
+  return count;
+}
+
+struct flop_count {
+  double forward = 0, train = 0;
+};
+
+// Floating-point operations per token at sequences of `positions`: two for each multiply-add of a product (the embedding is a
+// look-up and counts nothing, the head counts), and causal attention, which sees (positions + 1) / 2 keys on average.
+// train: forward and a backward pass of twice its cost.
+template <class Mixture = no_mixture>
+constexpr flop_count flops_per_token(const transformer_shape& shape, index_t positions, const Mixture& mixture = {}) {
+  const double matrices = static_cast<double>(active_parameter_count(shape, mixture)) -
+                          (shape.tied ? 0.0 : static_cast<double>(shape.vocabulary * shape.width));
+  const double keys = (static_cast<double>(positions) + 1.0) / 2.0;
+  const double attention = 4.0 * static_cast<double>(shape.blocks * shape.query_width()) * keys;
+  const double forward = 2.0 * matrices + attention;
+  return {forward, 3.0 * forward};
+}
+
+}  // namespace graft

@@ -1,0 +1,233 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The decoder-only transformer of the Llama family, with dense feed-forward layers or mixtures of experts: embedding, blocks,
+// final norm, head. dense_transformer and moe_transformer are its two forms.
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <graft/layers/block.hpp>
+#include <graft/models/parameter_store.hpp>
+#include <graft/ops/embedding.hpp>
+#include <graft/ops/linear_cross_entropy.hpp>
+#include <graft/ops/reduction.hpp>
+
+namespace graft {
+
+template <class Leaf, class Mixture>
+struct transformer_body_parameters {
+  using block_type = block_parameters<Leaf, Mixture>;
+  BOOST_HANA_DEFINE_STRUCT(transformer_body_parameters, (Leaf, embed_tokens), (std::vector<block_type>, layers), (Leaf, norm));
+};
+template <class Leaf, class Mixture>
+struct transformer_parameters {
+  using body_type = transformer_body_parameters<Leaf, Mixture>;
+  BOOST_HANA_DEFINE_STRUCT(transformer_parameters, (body_type, model), (Leaf, lm_head));
+};
+
+// The declaration of all parameters. A constant expression over the shape.
+template <class Mixture = no_mixture>
+constexpr transformer_parameters<parameter_spec, Mixture> transformer_specs(const transformer_shape& shape, const Mixture& mixture = {}) {
+  transformer_parameters<parameter_spec, Mixture> specs;
+  specs.model.embed_tokens = parameter_spec::matrix(role::embedding, shape.vocabulary, shape.width, initializer::normal(0.02));
+  specs.model.layers.resize(static_cast<std::size_t>(shape.blocks));
+  for (auto& block : specs.model.layers) block = block_specs(shape, mixture);
+  specs.model.norm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
+  if (!shape.tied) specs.lm_head = parameter_spec::matrix(role::head, shape.vocabulary, shape.width, initializer::normal(0.02));
+  return specs;
+}
+
+// How one micro-batch counts in the step it is part of.
+struct pass_options {
+  double token_scale = 1.0;        // factor of the summed token losses: 1 / targets of the whole step gives their mean
+  double auxiliary_scale = 1.0;    // factor of the balancers' losses: 1 / micro-batches of the step
+  index_t balance_groups = 1;      // runs of tokens whose load is balanced separately
+};
+
+// What passes since the last clear added up to; see transformer::metrics.
+struct pass_metrics {
+  double loss_sum = 0;                // nats, over tokens with a target
+  double auxiliary_sum = 0;           // balancers' losses, summed over layers and passes
+  std::vector<double> expert_counts;  // (L, E) slots sent to each expert; empty for a dense model
+};
+
+template <class Mixture, class Compute>
+class transformer {
+ public:
+  using compute_type = Compute;
+  using mixture_type = Mixture;
+  using context_type = typename Compute::context_type;
+  using space = typename Compute::space;
+  using T = typename Compute::storage;
+  using M = typename Compute::master;
+  template <class Leaf>
+  using tree = transformer_parameters<Leaf, Mixture>;
+
+  // Parameters are zero until initialize() or until they are loaded into parameters().master(), followed by refresh().
+  // The context must outlive the model.
+  transformer(context_type& context, const transformer_shape& shape, const Mixture& mixture = {})
+      : context_(&context), shape_(checked(shape, mixture)), mixture_(mixture), parameters_(transformer_specs(shape, mixture)),
+        metrics_(2 + shape.blocks * shape.experts), saved_(static_cast<std::size_t>(shape.blocks)) {}
+
+  context_type& context() const { return *context_; }
+  const transformer_shape& shape() const { return shape_; }
+  const Mixture& mixture() const { return mixture_; }
+  Mixture& mixture() { return mixture_; }
+  parameter_store<tree, Compute>& parameters() { return parameters_; }
+  const parameter_store<tree, Compute>& parameters() const { return parameters_; }
+  const parameter_layout& layout() const { return parameters_.layout(); }
+
+  void initialize(std::uint64_t seed) { parameters_.initialize(*context_, seed); }
+
+  // Adds to the gradients those of
+  //   token_scale * sum of cross entropies + auxiliary_scale * sum over layers of the balancer's loss
+  // and to the metrics. Shapes: inputs, targets (B, S); a target of -1 is none. Requires: parameters().set_trainable was called.
+  // No host synchronisation; no allocation after the first call with the same shapes.
+  void forward_backward(view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets, const pass_options& options) {
+    workspace_scope scope(*context_);
+    const index_t rows = inputs.size();
+    const auto tokens = reshape(inputs, rows);
+    const block_pass<Compute> pass = make_pass(inputs.extent(1), options.balance_groups);
+    const auto& weights = parameters_.weights();
+    const auto& gradients = parameters_.gradient_views();
+
+    auto stream = context_->template allocate<T>(rows, shape_.width);
+    auto delta = context_->template allocate<T>(rows, shape_.width);
+    embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), tokens);
+    for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
+      saved_[layer] = block_forward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], stream,
+                                                      layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, true);
+      count_routing(layer);
+    }
+    auto last_stream = context_->template allocate<T>(rows, shape_.width);
+    auto normed = context_->template allocate<T>(rows, shape_.width);
+    auto inverse_rms = context_->template allocate<M>(rows);
+    add_rms_norm_forward(*context_, last_stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(), shape_.norm_eps);
+
+    auto losses = context_->template allocate<M>(rows);
+    const auto d_normed = delta;  // spent
+    linear_cross_entropy_backward(*context_, losses, d_normed, head_gradient(gradients), normed, head(weights), reshape(targets, rows),
+                                  options.token_scale);
+    sum<context_type, M>(*context_, metrics_.view().rows(0, 1), losses, accumulate::yes);
+
+    const auto d_stream = normed;  // spent
+    rms_norm_backward(*context_, d_stream, gradients.model.norm.vector(), d_normed, last_stream, inverse_rms, weights.model.norm.vector(),
+                      accumulate::no);
+    for (std::size_t layer = saved_.size(); layer-- > 0;)
+      block_backward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], gradients.model.layers[layer], saved_[layer], d_stream,
+                                       options.auxiliary_scale);
+    if (gradients.model.embed_tokens.present()) embedding_backward(*context_, gradients.model.embed_tokens.matrix(), d_stream, tokens);
+  }
+
+  // losses (B S): the cross entropy of every token in nats, 0 where there is no target. Adds to the metrics.
+  void token_losses(view<M, 1, space> losses, view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets) {
+    workspace_scope scope(*context_);
+    const auto normed = hidden_states(inputs);
+    linear_cross_entropy<context_type, T>(*context_, losses, normed, head(parameters_.weights()), reshape(targets, targets.size()));
+    sum<context_type, M>(*context_, metrics_.view().rows(0, 1), losses, accumulate::yes);
+  }
+
+  // logits (B, V) of the last position of every sequence. Shapes: inputs (B, S).
+  void next_token_logits(view<M, 2, space> logits, view<const std::int32_t, 2, space> inputs) {
+    workspace_scope scope(*context_);
+    view<T, 2, space> last = hidden_states(inputs).rows(inputs.extent(1) - 1, inputs.size());
+    last.extents[0] = inputs.extent(0);
+    last.strides[0] = inputs.extent(1) * shape_.width;
+    gemm_nt(*context_, logits, last, head(parameters_.weights()), accumulate::no);
+  }
+
+  // logits (B S, V) of every position: for comparison with other implementations on small models.
+  void logits(view<M, 2, space> out, view<const std::int32_t, 2, space> inputs) {
+    workspace_scope scope(*context_);
+    gemm_nt(*context_, out, hidden_states(inputs), head(parameters_.weights()), accumulate::no);
+  }
+
+  // Which experts the tokens of the last pass of a mixture used, is added to the counts; this reads and does not clear.
+  // Cost: one synchronisation.
+  pass_metrics metrics() const {
+    std::vector<M> values(static_cast<std::size_t>(metrics_.size()));
+    copy_to_host(*context_, values.data(), metrics_.view());
+    pass_metrics result;
+    result.loss_sum = static_cast<double>(values[0]);
+    result.auxiliary_sum = static_cast<double>(values[1]);
+    result.expert_counts.assign(values.begin() + 2, values.end());
+    return result;
+  }
+  void clear_metrics() { fill_zero(*context_, metrics_.view()); }
+
+ private:
+  static const transformer_shape& checked(const transformer_shape& shape, const Mixture& mixture) {
+    check_shape(shape);
+    mixture.check(shape);
+    return shape;
+  }
+
+  block_pass<Compute> make_pass(index_t positions, index_t balance_groups) {
+    if (positions > rope_positions_) {
+      const std::vector<M> table = rope_table<M>(shape_, positions);
+      rope_ = buffer<M, space>(static_cast<index_t>(table.size()));
+      copy_from_host(*context_, rope_.view(), table.data());
+      rope_positions_ = positions;
+    }
+    return {*context_, shape_, view<const M, 2, space>(rope_.data(), rope_positions_, shape_.head_dim), positions, balance_groups};
+  }
+
+  auto head(const tree<typename Compute::weight>& weights) const {
+    return shape_.tied ? weights.model.embed_tokens.matrix() : weights.lm_head.matrix();
+  }
+  auto head_gradient(const tree<typename Compute::gradient>& gradients) const {
+    return shape_.tied ? gradients.model.embed_tokens.matrix() : gradients.lm_head.matrix();
+  }
+
+  // The normalised output of the last block, (B S, D), in the caller's workspace scope. Keeps nothing else.
+  view<T, 2, space> hidden_states(view<const std::int32_t, 2, space> inputs) {
+    const index_t rows = inputs.size();
+    const block_pass<Compute> pass = make_pass(inputs.extent(1), 1);
+    const auto& weights = parameters_.weights();
+    auto normed = context_->template allocate<T>(rows, shape_.width);
+    auto stream = context_->template allocate<T>(rows, shape_.width);
+    auto delta = context_->template allocate<T>(rows, shape_.width);
+    auto inverse_rms = context_->template allocate<M>(rows);
+    embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), reshape(inputs, rows));
+    for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
+      workspace_scope scope(*context_);
+      saved_[layer] = block_forward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], stream,
+                                                      layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, false);
+      count_routing(layer);
+    }
+    add_rms_norm_forward(*context_, stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(), shape_.norm_eps);
+    return normed;
+  }
+
+  void count_routing(std::size_t layer) {
+    if constexpr (Mixture::present) {
+      const auto& statistics = saved_[layer].moe.statistics;
+      add_balance_loss(*context_, mixture_.balancer, statistics, metrics_.view().rows(1, 2));
+      const index_t first = 2 + static_cast<index_t>(layer) * shape_.experts;
+      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + shape_.experts), statistics.counts);
+    }
+  }
+
+  context_type* context_;
+  transformer_shape shape_;
+  Mixture mixture_;
+  parameter_store<tree, Compute> parameters_;
+  buffer<M, space> metrics_;  // loss sum, auxiliary sum, (L, E) counts
+  std::vector<block_saved<Mixture, Compute>> saved_;
+  buffer<M, space> rope_;
+  index_t rope_positions_ = 0;
+};
+
+// Llama family: grouped-query attention, SwiGLU, tied or untied head, optional QK-norm.
+template <class Compute = compute<fp32, cpu>>
+using dense_transformer = transformer<no_mixture, Compute>;
+
+// The same with every feed-forward layer a mixture of experts.
+template <Router R, Balancer B, ExpertLayout L, class Compute = compute<fp32, cpu>>
+using moe_transformer = transformer<mixture<R, B, L>, Compute>;
+
+}  // namespace graft
