@@ -33,7 +33,7 @@ configure() {
 # run_tests NAME FOLDER: builds everything configured there, runs CTest, adds to the counts. What does not build counts as one
 # failed test, beside those that CTest then cannot run.
 run_tests() {
-  local name=$1 folder=$2 report=$2/ctest.xml
+  local name=$1 folder=$2 report=$root/$2/ctest.xml
   if ! cmake --build "$folder" --parallel "$processors" -- -k 0; then
     broken+=("$name: the build failed")
     failed=$((failed + 1))
@@ -65,7 +65,7 @@ run_tests "tests" build
 
 # Which GPU tests did not run, and why.
 gpu_cases=$(cat tests/cuda/*.cu 2> /dev/null | grep -cE '^(TEMPLATE_)?TEST_CASE')
-gpu_skipped=$(grep -c '<testcase name="cuda: .*status="notrun"' build/ctest.xml)
+gpu_skipped=$(grep -c '<testcase name="cuda/.*status="notrun"' build/ctest.xml)
 gpu_line="the GPU tests ran"
 if [ ! -x build/bin/test_cuda ] && [ "$gpu_cases" -gt 0 ]; then
   skipped=$((skipped + gpu_cases))
