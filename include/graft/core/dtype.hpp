@@ -19,12 +19,20 @@ struct bfloat16 {
 
   bfloat16() = default;
   GRAFT_HOST_DEVICE constexpr explicit bfloat16(float value) : bits(round(value)) {}
-  GRAFT_HOST_DEVICE constexpr explicit bfloat16(double value) : bits(round(static_cast<float>(value))) {}
+  GRAFT_HOST_DEVICE constexpr explicit bfloat16(double value) : bits(round(to_odd(value))) {}
   GRAFT_HOST_DEVICE constexpr operator float() const {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
 
  private:
+  // A double on its way through float, rounded to odd: the second rounding then sees on which side of a tie it lay.
+  GRAFT_HOST_DEVICE static constexpr float to_odd(double value) {
+    const float nearest = static_cast<float>(value);
+    const auto word = std::bit_cast<std::uint32_t>(nearest);
+    if (nearest == value || value != value || (word & 1u) != 0) return nearest;
+    const bool grew = value > 0 ? nearest > value : nearest < value;
+    return std::bit_cast<float>(grew ? word - 1 : word + 1);
+  }
   // Written without a branch so that loops over it vectorise.
   GRAFT_HOST_DEVICE static constexpr std::uint16_t round(float value) {
     const auto word = std::bit_cast<std::uint32_t>(value);

@@ -16,7 +16,7 @@ namespace graft::math {
 GRAFT_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
 
 // e^x in fp32: x = n ln2 + r, |r| <= ln2/2, a degree-6 polynomial in r, scaled by 2^n. Relative error below
-// 3e-7; 0 below -87.3 (no denormals), infinity above 88.7. NaN stays NaN. No branch.
+// 3e-7; 0 below -87.3 (no denormals), infinity where a float ends, above 88.7228. NaN stays NaN. No branch.
 GRAFT_HOST_DEVICE inline float exp(float x) {
 #if defined(__CUDA_ARCH__)
   return ::expf(x);
@@ -24,7 +24,7 @@ GRAFT_HOST_DEVICE inline float exp(float x) {
   constexpr float log2_e = 1.44269504088896341f;
   constexpr float ln2_high = 0.693359375f;
   constexpr float ln2_low = -2.12194440e-4f;
-  const float clamped = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
+  const float clamped = x < -87.3f ? -87.3f : (x > 88.72284f ? 88.72284f : x);
   const float shifted = clamped * log2_e + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer
   const float n = shifted - 12582912.0f;
   const float r = (clamped - n * ln2_high) - n * ln2_low;

@@ -158,9 +158,9 @@ parameter_layout make_layout(const Specs& specs) {
       for (int part = 0; part < spec.part_count; ++part) {
         const std::string own_name = *spec.parts[part].name != '\0' ? detail::join(detail::parent(path), spec.parts[part].name) : path;
         tensor_entry entry;
-        entry.name = spec.experts > 0 ? detail::parent(own_name) + "." + std::to_string(copy) +
-                                            own_name.substr(detail::parent(own_name).size()) + ".weight"
-                                      : own_name + ".weight";
+        const std::string last_name = own_name.substr(own_name.rfind('.') + 1);  // npos + 1 is 0
+        entry.name = (spec.experts > 0 ? detail::join(detail::join(detail::parent(own_name), std::to_string(copy)), last_name)
+                                       : own_name) + ".weight";
         entry.offset = offset;
         entry.rows = spec.parts[part].rows;
         entry.columns = spec.columns;
@@ -186,7 +186,7 @@ Views bind_parameters(const Specs& specs, view<T, 1, Space> arena) {
   zip_leaves(specs, views, [&](const parameter_spec& spec, parameter_view<T, Space>& leaf) {
     if (!spec.present()) return;
     GRAFT_CHECK(offset + spec.size() <= arena.extent(0), "bind_parameters: the arena holds ", arena.extent(0),
-                " elements, the declaration needs more than ", offset + spec.size());
+                " elements, the declaration needs at least ", offset + spec.size());
     leaf = {arena.data + offset, spec.experts, spec.rows(), spec.columns};
     offset += spec.size();
     offset = (offset + detail::arena_alignment - 1) / detail::arena_alignment * detail::arena_alignment;

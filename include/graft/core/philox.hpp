@@ -40,7 +40,7 @@ struct random_source {
   std::uint64_t seed = 0;
   random_stream stream = random_stream::initialization;
 
-  // Four uniform words for item `minor` of group `major` (a step, a layer, a tensor).
+  // Four uniform words for item `minor` of group `major` (a step, a layer, a tensor). Requires: major < 2^56.
   GRAFT_HOST_DEVICE constexpr philox_block words(std::uint64_t major, std::uint64_t minor) const {
     const philox_block counter{{static_cast<std::uint32_t>(minor), static_cast<std::uint32_t>(minor >> 32),
                                 static_cast<std::uint32_t>(major),
