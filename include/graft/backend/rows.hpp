@@ -40,21 +40,22 @@ struct indexed_value {
 
 // Concept Group: the threads that share one row. All members of a group make the same calls in the same order.
 //
-//   group.for_each(n, f)               f(i) for i in [0, n), each once, in any order and at the same time
-//   group.reduce(n, f, op, identity)   op over f(0) ... f(n-1) and identity, which is neutral: op is associative and
-//   commutative group.sum(n, f)                    the sum; 0 when n = 0 group.max(n, f)                    the
-//   largest; the lowest value of the type (minus infinity) when n = 0; NaN is passed over group.argmax(n, f) {value,
-//   index} of the largest, ties to the lower index; NaN is passed over;
-//                                      {lowest, 0} when nothing is above the lowest
-//   group.single(f)                    f() once, by one member
-//   group.sync()                       what members wrote before is seen by all after
+//   group.for_each(n, f)              f(i) for i in [0, n), each once, in any order and at the same time
+//   group.reduce(n, f, op, identity)  op over f(0) ... f(n-1) and the identity; op is associative and commutative
+//   group.sum(n, f)                   the sum, 0 when n = 0
+//   group.max(n, f)                   the largest, the type's lowest (minus infinity) when n = 0; passes over NaN
+//   group.argmax(n, f)                {value, index} of the largest, ties to the lower index; passes over NaN;
+//                                     {lowest, 0} when nothing is above the lowest
+//   group.single(f)                   f() once, by one member
+//   group.sync()                      what members wrote before is seen by all after
 //
-// f of a reduction is pure and returns an arithmetic type T (turn bfloat16 into float); it may be called more than once
-// for an index. Results of reductions are known to every member, and are the same bits each time. Between a for_each or
-// single that writes and a call that reads what another index wrote there must be a sync. Models: serial_group
-// (backend/cpu/rows.hpp), warp and block groups (backend/cuda/rows.cuh), shuffled_group (tests). Laws:
-// tests/backend/rows.cpp; in particular, an algorithm gives the same result under shuffled_group up to the rounding of
-// reordered sums.
+// f of a reduction is pure and returns an arithmetic type (turn bfloat16 into float). It may be called more than once
+// for an index. What a reduction returns is known to every member, and is the same bits each time.
+// Between a for_each or single that writes and a call that reads what another index wrote there must be a sync.
+//
+// Models: serial_group (backend/cpu/rows.hpp), warp and block groups (backend/cuda/rows.cuh), shuffled_group (tests).
+// Laws: tests/backend/rows.cpp. A row algorithm gives the same result under every model, but for the rounding of sums
+// taken in another order.
 template <class G>
 concept Group = requires(G& group, index_t n, float (*value)(index_t), float (*op)(float, float),
                          void (*visit)(index_t), void (*once)()) {

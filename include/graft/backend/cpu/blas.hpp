@@ -17,8 +17,8 @@
 namespace graft::detail {
 
 template <product_form Form, class T>
+  requires(std::is_same_v<T, float> || std::is_same_v<T, double>)
 void blas_tile(const tile<T, T>& t) {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
   const CBLAS_TRANSPOSE a_op = Form == product_form::tn ? CblasTrans : CblasNoTrans;
   const CBLAS_TRANSPOSE b_op = Form == product_form::nt ? CblasTrans : CblasNoTrans;
   const int m = library_int(t.rows), n = library_int(t.columns), k = library_int(t.depth);

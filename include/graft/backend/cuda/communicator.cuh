@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The communicator over NCCL: one process a GPU. Present where nccl.h is (GRAFT_HAS_NCCL); link with -lnccl.
+// The communicator over NCCL: one process a GPU. GRAFT_HAS_NCCL says whether it is here: the build defines it where it
+// links NCCL, elsewhere it is 1 where nccl.h is found; then link with -lnccl.
 
 #include <cstdint>
 #include <type_traits>
@@ -11,8 +12,10 @@
 #include <graft/backend/cuda/context.cuh>
 #include <graft/core/dtype.hpp>
 
-#if __has_include(<nccl.h>)
+#if !defined(GRAFT_HAS_NCCL) && __has_include(<nccl.h>)
 #define GRAFT_HAS_NCCL 1
+#endif
+#if defined(GRAFT_HAS_NCCL)
 #include <nccl.h>
 
 namespace graft {
