@@ -7,12 +7,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <graft/backend/buffer.hpp>
-#include <graft/core/philox.hpp>
+#include <graft/core/initialization.hpp>
 #include <graft/layers/compute.hpp>
 #include <graft/ops/cast.hpp>
 
@@ -76,38 +75,15 @@ class parameter_store {
     return count;
   }
 
-  // Draws every tensor from its initialiser. A number depends on the seed, the tensor's name and the element alone, so that two
-  // models share the tensors they both have.
+  // Draws every tensor from its initialiser (core/initialization.hpp).
   void initialize(context_type& context, std::uint64_t seed) {
     std::vector<M> values(static_cast<std::size_t>(layout_.size), M(0));
-    for (const tensor_entry& entry : layout_.tensors) draw(entry, seed, values.data() + entry.offset);
+    for (const tensor_entry& entry : layout_.tensors) draw_initial(entry, seed, values.data() + entry.offset);
     copy_from_host(context, master_.view(), values.data());
     refresh(context);
   }
 
-  // Fills `values` (entry.size() elements) from the entry's initialiser.
-  static void draw(const tensor_entry& entry, std::uint64_t seed, M* values) {
-    const random_source random{seed, random_stream::initialization};
-    const std::uint64_t key = name_key(entry.name);
-    for (index_t i = 0; i < entry.size(); ++i) {
-      switch (entry.init.distribution) {
-        case initializer::kind::zeros: values[i] = M(0); break;
-        case initializer::kind::ones: values[i] = M(1); break;
-        case initializer::kind::normal:
-          values[i] = static_cast<M>(entry.init.stddev * random.normal(key, static_cast<std::uint64_t>(i)));
-          break;
-      }
-    }
-  }
-
  private:
-  // FNV-1a, 56 bits: the top byte of a counter's major half belongs to the stream.
-  static std::uint64_t name_key(std::string_view name) {
-    std::uint64_t hash = 14695981039346656037ull;
-    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-    return hash >> 8;
-  }
-
   Tree<parameter_spec> specs_;
   parameter_layout layout_;
   buffer<M, space> master_;

@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Mixing: fills the parameters of a new model from those of its branches by a recipe.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <graft/core/error.hpp>
+#include <graft/core/initialization.hpp>
+#include <graft/core/parameter_tree.hpp>
+#include <graft/core/transformer_shape.hpp>
+#include <graft/mix/recipe.hpp>
+
+namespace graft {
+
+// One model that goes into a mix: its name for messages, what it is, and its parameters on the host in the order of its layout.
+template <class M>
+struct mix_source {
+  std::string name;
+  transformer_shape shape;
+  std::string tokenizer;
+  const parameter_layout* layout = nullptr;
+  std::span<const M> values;
+};
+
+struct mix_options {
+  std::vector<double> weights;  // of the branches in an average, in any scale; empty: equal
+  std::uint64_t seed = 0;       // for what is drawn anew
+};
+
+namespace detail {
+
+// The tensor of a dense branch that becomes tensor `name` of an expert:
+// "...block_sparse_moe.experts.3.w1.weight" <- "...mlp.gate_proj.weight".
+inline std::string dense_name(const std::string& name) {
+  const std::string marker = ".block_sparse_moe.experts.";
+  const auto at = name.find(marker);
+  if (at == std::string::npos) return name;
+  const auto part = name.substr(name.find('.', at + marker.size()) + 1);
+  const std::string dense = part == "w1.weight" ? "gate_proj.weight" : part == "w2.weight" ? "down_proj.weight" : "up_proj.weight";
+  return name.substr(0, at) + ".mlp." + dense;
+}
+
+template <class Number>
+void check_same(const std::string& first, const std::string& other, const char* what, const Number& a, const Number& b) {
+  GRAFT_CHECK(a == b, "mix: ", first, " and ", other, " cannot be mixed: expected the same ", what, ", got ", a, " and ", b);
+}
+
+}  // namespace detail
+
+// Throws graft::error unless the models have one shape, vocabulary and tokenizer. The sentence names the two models, the size, both values.
+template <class M>
+void check_mixable(const std::vector<mix_source<M>>& sources) {
+  GRAFT_CHECK(!sources.empty(), "mix: expected at least one model, got none");
+  const mix_source<M>& first = sources.front();
+  for (const mix_source<M>& other : sources) {
+    const auto same = [&](const char* what, const auto& a, const auto& b) { detail::check_same(first.name, other.name, what, a, b); };
+    same("tokenizer", first.tokenizer, other.tokenizer);
+    same("vocabulary", first.shape.vocabulary, other.shape.vocabulary);
+    same("width", first.shape.width, other.shape.width);
+    same("number of blocks", first.shape.blocks, other.shape.blocks);
+    same("number of heads", first.shape.heads, other.shape.heads);
+    same("number of key/value heads", first.shape.kv_heads, other.shape.kv_heads);
+    same("head_dim", first.shape.head_dim, other.shape.head_dim);
+    same("hidden width", first.shape.hidden, other.shape.hidden);
+    same("number of experts", first.shape.experts, other.shape.experts);
+    same("rope_theta", first.shape.rope_theta, other.shape.rope_theta);
+    same("rope scaling factor", first.shape.scaling.factor, other.shape.scaling.factor);
+    same("norm_eps", first.shape.norm_eps, other.shape.norm_eps);
+    same("tying of head and embedding", first.shape.tied, other.shape.tied);
+    same("QK-norm", first.shape.qk_norm, other.shape.qk_norm);
+    GRAFT_CHECK(first.shape.scaling == other.shape.scaling, "mix: ", first.name, " and ", other.name, " cannot be mixed: their rope scalings differ");
+  }
+}
+
+// Fills target (target_layout.size elements) from the branches. Every tensor of the target is set exactly once, and every tensor
+// of every branch is used exactly once, or the call fails and names the tensor.
+// Order: branches in the order given; sums in fp64, rounded once, so that equal models average to themselves bit for bit.
+template <class M>
+void mix(const recipe& how, const std::vector<mix_source<M>>& sources, const parameter_layout& target_layout, std::span<M> target,
+         const mix_options& options = {}) {
+  check_mixable(sources);
+  GRAFT_CHECK(static_cast<index_t>(target.size()) >= target_layout.size, "mix: expected room for ", target_layout.size, " elements, got ", target.size());
+  GRAFT_CHECK(options.weights.empty() || options.weights.size() == sources.size(), "mix: expected one weight for each of ", sources.size(),
+              " models, got ", options.weights.size());
+  std::vector<double> weights = options.weights.empty() ? std::vector<double>(sources.size(), 1.0) : options.weights;
+  double sum = 0;
+  for (const double weight : weights) {
+    GRAFT_CHECK(std::isfinite(weight) && weight >= 0, "mix: expected weights of at least 0, got ", weight);
+    sum += weight;
+  }
+  GRAFT_CHECK(sum > 0, "mix: expected weights with a positive sum, got ", sum);
+
+  std::vector<std::vector<int>> used;
+  for (const auto& source : sources) used.emplace_back(source.layout->tensors.size(), 0);
+  // The values of a branch's tensor; counts the use.
+  const auto take = [&](std::size_t branch, const std::string& name, const tensor_entry& wanted) {
+    const mix_source<M>& source = sources[branch];
+    const tensor_entry* entry = source.layout->find(name);
+    GRAFT_CHECK(entry != nullptr, "mix: ", source.name, " has no tensor ", name, ", which ", wanted.name, " is made from");
+    GRAFT_CHECK(entry->rows == wanted.rows && entry->columns == wanted.columns, "mix: tensor ", name, " of ", source.name, " is ", entry->rows, " x ",
+                entry->columns, ", expected ", wanted.rows, " x ", wanted.columns);
+    ++used[branch][static_cast<std::size_t>(entry - source.layout->tensors.data())];
+    return source.values.data() + entry->offset;
+  };
+
+  for (const tensor_entry& entry : target_layout.tensors) {
+    M* out = target.data() + entry.offset;
+    switch (how.rule_for(entry.kind)) {
+      case merge_rule::fresh: draw_initial(entry, options.seed, out); break;
+      case merge_rule::one_per_branch: {
+        GRAFT_CHECK(entry.expert >= 0 && static_cast<std::size_t>(entry.expert) < sources.size(), "mix: recipe ", how.name, " keeps ", name_of(entry.kind),
+                    " parameters one per branch, but ", entry.name, " is the share of expert ", entry.expert, " and there are ", sources.size(), " models");
+        const auto branch = static_cast<std::size_t>(entry.expert);
+        std::copy_n(take(branch, detail::dense_name(entry.name), entry), entry.size(), out);
+        break;
+      }
+      case merge_rule::average: {
+        std::vector<double> mean(static_cast<std::size_t>(entry.size()), 0.0);
+        for (std::size_t branch = 0; branch < sources.size(); ++branch) {
+          const M* values = take(branch, entry.name, entry);
+          for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += weights[branch] * static_cast<double>(values[i]);
+        }
+        for (std::size_t i = 0; i < mean.size(); ++i) out[i] = static_cast<M>(mean[i] / sum);
+        break;
+      }
+    }
+  }
+  for (std::size_t branch = 0; branch < sources.size(); ++branch)
+    for (std::size_t i = 0; i < used[branch].size(); ++i)
+      GRAFT_CHECK(used[branch][i] == 1, "mix: tensor ", sources[branch].layout->tensors[i].name, " of ", sources[branch].name, " was used ",
+                  used[branch][i], " times by recipe ", how.name, ", expected once");
+}
+
+}  // namespace graft

@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Recipes: how the parameters of several models become those of one. A recipe says for each role what is done with it; the rest follows.
+
+#include <string>
+#include <string_view>
+
+#include <graft/core/parameter_spec.hpp>
+
+namespace graft {
+
+enum class merge_rule {
+  average,         // the (weighted) mean over the branches
+  one_per_branch,  // kept apart: branch i becomes expert i
+  fresh            // drawn anew from the declaration's initialiser
+};
+
+constexpr std::string_view name_of(merge_rule rule) {
+  constexpr std::string_view names[] = {"average", "one per branch", "fresh"};
+  return names[static_cast<int>(rule)];
+}
+
+// Role -> rule. What is not named is averaged.
+struct recipe {
+  std::string_view name;
+  merge_rule rules[sizeof(all_roles) / sizeof(role)] = {};
+
+  constexpr merge_rule rule_for(role kind) const { return rules[static_cast<int>(kind)]; }
+  constexpr recipe with(role kind, merge_rule rule) const {
+    recipe changed = *this;
+    changed.rules[static_cast<int>(kind)] = rule;
+    return changed;
+  }
+};
+
+// Model soup: the mean of everything.
+// Source: Wortsman et al., "Model soups", 2022, arXiv 2203.05482.
+inline constexpr recipe soup_recipe = recipe{.name = "soup"};
+
+// Branch-Train-MiX: feed-forward layers side by side as experts behind a new router, everything else averaged.
+// Source: Sukhbaatar et al., "Branch-Train-MiX", 2024, arXiv 2403.07816.
+inline constexpr recipe btx_recipe =
+    recipe{.name = "btx"}.with(role::ffn, merge_rule::one_per_branch).with(role::router, merge_rule::fresh);
+
+}  // namespace graft

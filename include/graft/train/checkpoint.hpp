@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Checkpoints of a training run: master weights, moments and the step in one safetensors file, written beside and renamed. A run
+// that is killed and started again from its checkpoint ends with the same bits as an undisturbed one.
+
+#include <filesystem>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <graft/io/safetensors.hpp>
+#include <graft/io/safetensors_writer.hpp>
+#include <graft/train/trainer.hpp>
+
+namespace graft {
+
+// Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the source.
+template <class Model>
+std::string run_signature(trainer<Model>& run, const std::string& data) {
+  const training_options& o = run.options();
+  std::ostringstream text;
+  text.precision(17);
+  text << "steps=" << o.steps << " sequences=" << o.sequences << " positions=" << o.positions << " micro_sequences=" << o.micro_sequences
+       << " balance_groups=" << o.balance_groups << " learning_rate=" << o.learning_rate << " warmup_steps=" << o.warmup_steps
+       << " decay=" << name_of(o.decay) << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1
+       << " beta2=" << o.optimizer.beta2 << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay
+       << " clip=" << o.optimizer.clip << " precision=" << Model::compute_type::precision::name
+       << " parameters=" << run.model().layout().parameter_count() << " trained=" << run.model().parameters().trained_parameter_count()
+       << " data=" << data;
+  return text.str();
+}
+
+namespace detail {
+
+template <class M>
+constexpr file_dtype checkpoint_dtype() {
+  return std::is_same_v<M, double> ? file_dtype::f64 : file_dtype::f32;
+}
+
+}  // namespace detail
+
+// Writes the state of the run. extra: strings of the caller's, given back by load_checkpoint.
+// Errors: what the disk says, with the path; the previous checkpoint then stays as it was.
+template <class Model>
+void save_checkpoint(trainer<Model>& run, const std::filesystem::path& path, const std::string& data,
+                     std::map<std::string, std::string> extra = {}) {
+  using M = typename Model::M;
+  auto& context = run.model().context();
+  const auto count = static_cast<std::size_t>(run.model().layout().size);
+  const auto fetch = [&](auto source) {
+    std::vector<M> values(count);
+    copy_to_host(context, values.data(), source);
+    return values;
+  };
+  const std::vector<M> master = fetch(run.model().parameters().master());
+  const std::vector<M> first = fetch(run.optimizer().first_moment());
+  const std::vector<M> second = fetch(run.optimizer().second_moment());
+  extra["step"] = std::to_string(run.next_step());
+  extra["signature"] = run_signature(run, data);
+  constexpr file_dtype dtype = detail::checkpoint_dtype<M>();
+  write_safetensors(path, {make_tensor_source("first_moment", {count}, first.data(), dtype), make_tensor_source("master", {count}, master.data(), dtype),
+                           make_tensor_source("second_moment", {count}, second.data(), dtype)},
+                    std::move(extra));
+}
+
+// Continues a run from its checkpoint; returns the strings that save_checkpoint was given.
+// Errors: a file that is no checkpoint, or the checkpoint of a run with other options, data, model or precision; the sentence shows both.
+template <class Model>
+std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const std::filesystem::path& path, const std::string& data) {
+  using M = typename Model::M;
+  const safetensors_file file(path);
+  std::map<std::string, std::string> metadata = file.metadata();
+  GRAFT_CHECK(metadata.count("step") == 1 && metadata.count("signature") == 1, path.string(),
+              ": expected the checkpoint of a training run, found a safetensors file without a step and a signature");
+  const std::string wanted = run_signature(run, data);
+  GRAFT_CHECK(metadata["signature"] == wanted, path.string(), ": the checkpoint belongs to another run; it has ", metadata["signature"],
+              "; this run has ", wanted, "; remove the checkpoint to start again");
+  auto& context = run.model().context();
+  const auto count = static_cast<std::size_t>(run.model().layout().size);
+  const auto restore = [&](const char* name, auto target) {
+    const stored_tensor* tensor = file.find(name);
+    GRAFT_CHECK(tensor != nullptr && tensor->size() == count, path.string(), ": expected a tensor '", name, "' of ", count, " elements, found ",
+                tensor == nullptr ? std::string("none") : std::to_string(tensor->size()));
+    std::vector<M> values(count);
+    file.read(*tensor, values.data());
+    copy_from_host(context, target, values.data());
+  };
+  restore("master", run.model().parameters().master());
+  restore("first_moment", run.optimizer().first_moment());
+  restore("second_moment", run.optimizer().second_moment());
+  run.model().parameters().refresh(context);
+  run.set_next_step(std::stoll(metadata["step"]));
+  metadata.erase("step");
+  metadata.erase("signature");
+  metadata.erase("format");
+  return metadata;
+}
+
+}  // namespace graft
