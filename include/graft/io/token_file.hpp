@@ -65,8 +65,8 @@ inline bool is_token_file(std::string_view head) {
 }
 
 // An open token file.
-// Errors: one sentence with the path for a header that is cut, of another version or element type, that contradicts the size of
-// the file, or for a token outside [0, vocabulary) when it is read.
+// Errors: one sentence with the path for a header that is cut, of another version or element type, that contradicts the
+// size of the file, or for a token outside [0, vocabulary) when it is read.
 class token_file {
  public:
   // vocabulary: tokens at or above it are refused; 0 takes what a .bin header says and, for .npy, 2^31.
@@ -127,11 +127,12 @@ inline token_file::token_file(const std::filesystem::path& path, index_t vocabul
     GRAFT_CHECK(file_size >= 8, path_, ": expected a token file (.bin or .npy), found ", file_size, " bytes");
     read_bytes(magic.data(), magic.size(), 0);
     const std::string_view head(magic.data(), magic.size());
-    GRAFT_CHECK(is_token_file(head), path_, ": expected a token file that starts with GRAFTTOK or \\x93NUMPY, found other bytes");
+    GRAFT_CHECK(is_token_file(head), path_,
+                ": expected a token file that starts with GRAFTTOK or \\x93NUMPY, found other bytes");
     head.starts_with("GRAFTTOK") ? open_bin(file_size) : open_npy(file_size);
     if (vocabulary > 0) {
-      GRAFT_CHECK(vocabulary_ == 0 || vocabulary_ <= vocabulary, path_, ": expected a vocabulary of at most ", vocabulary,
-                  ", the header says ", vocabulary_);
+      GRAFT_CHECK(vocabulary_ == 0 || vocabulary_ <= vocabulary, path_, ": expected a vocabulary of at most ",
+                  vocabulary, ", the header says ", vocabulary_);
       vocabulary_ = vocabulary;
     }
     if (vocabulary_ == 0) vocabulary_ = index_t{1} << 31;
@@ -146,9 +147,10 @@ inline void token_file::open_bin(index_t file_size) {
   GRAFT_CHECK(file_size >= static_cast<index_t>(sizeof header), path_, ": expected a header of ", sizeof header,
               " bytes, the file has ", file_size, " bytes (truncated?)");
   read_bytes(&header, sizeof header, 0);
-  GRAFT_CHECK(header.version == 1, path_, ": expected version 1 of the token file format, found version ", header.version);
-  GRAFT_CHECK(header.token_bytes == 2 || header.token_bytes == 4, path_, ": expected 2 or 4 bytes a token, the header says ",
-              header.token_bytes);
+  GRAFT_CHECK(header.version == 1, path_, ": expected version 1 of the token file format, found version ",
+              header.version);
+  GRAFT_CHECK(header.token_bytes == 2 || header.token_bytes == 4, path_,
+              ": expected 2 or 4 bytes a token, the header says ", header.token_bytes);
   for (const char byte : header.zero)
     GRAFT_CHECK(byte == 0, path_, ": expected zeros in bytes 40 to 63 of the header, found ", static_cast<int>(byte));
   const auto data_bytes = static_cast<std::uint64_t>(file_size) - sizeof header;
@@ -195,7 +197,8 @@ inline void token_file::open_npy(index_t file_size) {
   GRAFT_CHECK(file_size >= prefix, path_, ": the npy header is cut, the file has ", file_size, " bytes");
   read_bytes(start.data(), static_cast<std::size_t>(prefix), 0);
   std::uint32_t length = start[8] | (start[9] << 8);
-  if (major > 1) length |= (static_cast<std::uint32_t>(start[10]) << 16) | (static_cast<std::uint32_t>(start[11]) << 24);
+  if (major > 1)
+    length |= (static_cast<std::uint32_t>(start[10]) << 16) | (static_cast<std::uint32_t>(start[11]) << 24);
   GRAFT_CHECK(prefix + index_t{length} <= file_size && length <= (1u << 16), path_, ": the npy header of ", length,
               " bytes does not fit in the file of ", file_size, " bytes");
   std::string header(length, '\0');
@@ -211,14 +214,15 @@ inline void token_file::open_npy(index_t file_size) {
   const std::string shape = detail::npy_field(header, "shape");
   const std::size_t comma = shape.find(',');
   GRAFT_CHECK(shape.size() >= 4 && comma != std::string::npos && comma > 1 &&
-                  shape.find_first_not_of("0123456789", 1) == comma && shape.find_first_not_of(" ,)", comma) == std::string::npos,
+                  shape.find_first_not_of("0123456789", 1) == comma &&
+                  shape.find_first_not_of(" ,)", comma) == std::string::npos,
               path_, ": expected an array of one axis, found the shape ", shape.empty() ? "none" : shape);
   GRAFT_CHECK(comma <= 19, path_, ": expected fewer than 10^18 elements, found the shape ", shape);
   count_ = std::stoll(shape.substr(1, comma - 1));
   data_offset_ = prefix + index_t{length};
   const index_t data_bytes = file_size - data_offset_;
-  GRAFT_CHECK(data_bytes % token_bytes_ == 0 && data_bytes / token_bytes_ == count_, path_, ": the header says ", count_,
-              " elements of ", token_bytes_, " bytes, ", data_bytes, " bytes follow it");
+  GRAFT_CHECK(data_bytes % token_bytes_ == 0 && data_bytes / token_bytes_ == count_, path_, ": the header says ",
+              count_, " elements of ", token_bytes_, " bytes, ", data_bytes, " bytes follow it");
 }
 
 inline void token_file::read_bytes(void* out, std::size_t size, index_t offset) const {
@@ -227,7 +231,8 @@ inline void token_file::read_bytes(void* out, std::size_t size, index_t offset) 
     const ssize_t count = ::pread(descriptor_, bytes, size, offset);
     if (count < 0 && errno == EINTR) continue;
     GRAFT_CHECK(count >= 0, path_, ": reading failed at byte ", offset, " (", std::strerror(errno), ")");
-    GRAFT_CHECK(count > 0, path_, ": the file ends at byte ", offset, ", expected ", size, " more bytes (changed while open?)");
+    GRAFT_CHECK(count > 0, path_, ": the file ends at byte ", offset, ", expected ", size,
+                " more bytes (changed while open?)");
     bytes += count;
     size -= static_cast<std::size_t>(count);
     offset += count;
@@ -236,20 +241,21 @@ inline void token_file::read_bytes(void* out, std::size_t size, index_t offset) 
 
 inline void token_file::read(index_t first, std::span<std::int32_t> out) const {
   const auto wanted = static_cast<index_t>(out.size());
-  GRAFT_CHECK(first >= 0 && wanted <= count_ && first <= count_ - wanted, path_, ": expected tokens within [0, ", count_, "), asked for [",
-              first, ", ", first + wanted, ")");
+  GRAFT_CHECK(first >= 0 && wanted <= count_ && first <= count_ - wanted, path_, ": expected tokens within [0, ",
+              count_, "), asked for [", first, ", ", first + wanted, ")");
   std::array<char, 8192> piece;
   const index_t piece_tokens = static_cast<index_t>(piece.size()) / token_bytes_;
   for (index_t done = 0; done < wanted;) {
     const index_t now = std::min(piece_tokens, wanted - done);
-    read_bytes(piece.data(), static_cast<std::size_t>(now * token_bytes_), data_offset_ + (first + done) * token_bytes_);
+    read_bytes(piece.data(), static_cast<std::size_t>(now * token_bytes_),
+               data_offset_ + (first + done) * token_bytes_);
     for (index_t i = 0; i < now; ++i, ++done) {
       std::uint64_t raw = 0;
       std::memcpy(&raw, piece.data() + i * token_bytes_, static_cast<std::size_t>(token_bytes_));
       auto token = static_cast<std::int64_t>(raw);
       if (is_signed_ && token_bytes_ == 4) token = static_cast<std::int32_t>(raw);
-      GRAFT_CHECK(token >= 0 && token < vocabulary_, path_, ": expected tokens from 0 to ", vocabulary_ - 1, ", found ", token,
-                  " at position ", first + done);
+      GRAFT_CHECK(token >= 0 && token < vocabulary_, path_, ": expected tokens from 0 to ", vocabulary_ - 1, ", found ",
+                  token, " at position ", first + done);
       out[static_cast<std::size_t>(done)] = static_cast<std::int32_t>(token);
     }
   }

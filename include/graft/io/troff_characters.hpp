@@ -18,6 +18,7 @@ struct troff_character {
   std::string_view name, text;
 };
 
+// clang-format off
 inline constexpr troff_character troff_characters[] = {
     // quotes, dashes, and the ASCII characters that troff would change
     {"aq", "'"}, {"dq", "\""}, {"oq", "‘"}, {"cq", "’"}, {"lq", "“"}, {"rq", "”"}, {"bq", "‚"}, {"Bq", "„"},
@@ -60,9 +61,13 @@ inline constexpr troff_accent troff_accents[] = {
     {'~', "anoANO", U"ãñõÃÑÕ"},           {',', "cstCST", U"çşţÇŞŢ"},
     {'v', "cszrenCSZREN", U"čšžřěňČŠŽŘĚŇ"}, {'o', "auAU", U"åůÅŮ"},
 };
+// clang-format on
 
 inline int hexadecimal_digit(char c) {
-  return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                : -1;
 }
 
 // The UTF-8 text of the character called name, or nothing when there is none of that name. Besides the table: accents

@@ -17,8 +17,8 @@ namespace graft::detail {
 
 // What the escapes of a page refer to.
 struct troff_state {
-  std::map<std::string, std::string, std::less<>> strings;   // .ds
-  std::map<std::string, long, std::less<>> registers;        // .nr
+  std::map<std::string, std::string, std::less<>> strings;  // .ds
+  std::map<std::string, long, std::less<>> registers;       // .nr
   // Interpolations still allowed: a string or macro that contains itself must end.
   int budget = 100000;
 
@@ -69,7 +69,8 @@ inline void troff_skip_size(std::string_view& text) {
   } else if (text[0] == '\'') {
     troff_delimited(text);
   } else {
-    const bool two = !has_sign && text[0] >= '1' && text[0] <= '3' && text.size() > 1 && text[1] >= '0' && text[1] <= '9';
+    const bool two =
+        !has_sign && text[0] >= '1' && text[0] <= '3' && text.size() > 1 && text[1] >= '0' && text[1] <= '9';
     text.remove_prefix(two ? 2 : 1);
   }
 }
@@ -92,22 +93,50 @@ inline troff_text render_troff(std::string_view source, troff_state& state, int 
     std::string_view from_kind = source.substr(1);
     source.remove_prefix(2);
     switch (kind) {
-      case '-': out += '-'; break;
-      case 'e': case '\\': case 'E': out += '\\'; break;
-      case '.': out += '.'; break;
-      case '\'': out += '\''; break;
-      case '`': out += '`'; break;
-      case '_': out += '_'; break;
-      case ' ': case '~': case '0': out += ' '; break;
-      case 't': out += '\t'; break;
-      case 'c': result.continues = true; return result;
-      case '"': return result;
-      case '(': case '[':
+      case '-':
+        out += '-';
+        break;
+      case 'e':
+      case '\\':
+      case 'E':
+        out += '\\';
+        break;
+      case '.':
+        out += '.';
+        break;
+      case '\'':
+        out += '\'';
+        break;
+      case '`':
+        out += '`';
+        break;
+      case '_':
+        out += '_';
+        break;
+      case ' ':
+      case '~':
+      case '0':
+        out += ' ';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'c':
+        result.continues = true;
+        return result;
+      case '"':
+        return result;
+      case '(':
+      case '[':
         out += troff_character_text(troff_name(from_kind));
         source = from_kind;
         break;
-      case 'C': out += troff_character_text(troff_delimited(source)); break;
-      case 'N': out += troff_character_text("char" + std::string(troff_delimited(source))); break;
+      case 'C':
+        out += troff_character_text(troff_delimited(source));
+        break;
+      case 'N':
+        out += troff_character_text("char" + std::string(troff_delimited(source)));
+        break;
       case '*': {
         const auto found = state.strings.find(troff_name(source));
         if (found == state.strings.end() || depth >= 8 || state.budget <= 0) break;
@@ -121,22 +150,67 @@ inline troff_text render_troff(std::string_view source, troff_state& state, int 
         out += std::to_string(state.number(troff_name(source)));
         break;
       }
-      case 'f': case 'F': case 'm': case 'M': case 'k': case 'g': case 'Y': case 'V': case 'O': troff_name(source); break;
-      case 's': troff_skip_size(source); break;
+      case 'f':
+      case 'F':
+      case 'm':
+      case 'M':
+      case 'k':
+      case 'g':
+      case 'Y':
+      case 'V':
+      case 'O':
+        troff_name(source);
+        break;
+      case 's':
+        troff_skip_size(source);
+        break;
       case 'o': {
         const std::string_view overstruck = troff_delimited(source);
         if (depth < 8) out += render_troff(overstruck, state, depth + 1).text;
         break;
       }
-      case 'h': case 'v': case 'w': case 'l': case 'L': case 'D': case 'b': case 'x': case 'X': case 'A': case 'B': case 'H': case 'S':
-      case 'R': case 'Z':
+      case 'h':
+      case 'v':
+      case 'w':
+      case 'l':
+      case 'L':
+      case 'D':
+      case 'b':
+      case 'x':
+      case 'X':
+      case 'A':
+      case 'B':
+      case 'H':
+      case 'S':
+      case 'R':
+      case 'Z':
         troff_delimited(source);
         break;
-      case '$': troff_name(source); break;
-      case '&': case '/': case ',': case ')': case '|': case '^': case '%': case ':': case 'a': case 'p': case 'd': case 'u': case 'r':
-      case 'z': case '{': case '}': case '!': case '?':
+      case '$':
+        troff_name(source);
         break;
-      default: out += kind; break;  // troff prints a character it has no meaning for
+      case '&':
+      case '/':
+      case ',':
+      case ')':
+      case '|':
+      case '^':
+      case '%':
+      case ':':
+      case 'a':
+      case 'p':
+      case 'd':
+      case 'u':
+      case 'r':
+      case 'z':
+      case '{':
+      case '}':
+      case '!':
+      case '?':
+        break;
+      default:
+        out += kind;
+        break;  // troff prints a character it has no meaning for
     }
   }
   return result;

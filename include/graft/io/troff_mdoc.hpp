@@ -19,12 +19,14 @@ namespace graft {
 // True when name is a macro of mdoc; its text is then emitted.
 inline bool troff_filter::mdoc(const std::string& name, const std::vector<std::string>& arguments) {
   static const std::map<std::string, std::pair<std::string, std::string>, std::less<>> enclosed = {
-      {"Op", {"[", "]"}}, {"Pq", {"(", ")"}}, {"Dq", {"“", "”"}}, {"Sq", {"‘", "’"}}, {"Aq", {"<", ">"}},
+      {"Op", {"[", "]"}}, {"Pq", {"(", ")"}}, {"Dq", {"“", "”"}},   {"Sq", {"‘", "’"}}, {"Aq", {"<", ">"}},
       {"Bq", {"[", "]"}}, {"Ql", {"‘", "’"}}, {"Qq", {"\"", "\""}}, {"Brq", {"{", "}"}}};
-  static constexpr std::string_view marks[] = {"Ar", "Cm", "Dv", "Em", "Er", "Ev", "Fa", "Ft", "Ic", "In", "Li", "Lk", "Mt", "Nd", "Pa",
-                                               "Sy", "Tn", "Va", "Vt", "Fn", "Fo", "Sx", "Lb", "An", "Ns", "Pf", "St", "At", "No", "Ux",
-                                               "Ao", "Ac", "Fl", "Nm", "Xr"};
-  const auto is_mark = [&](std::string_view word) { return std::find(std::begin(marks), std::end(marks), word) != std::end(marks); };
+  static constexpr std::string_view marks[] = {"Ar", "Cm", "Dv", "Em", "Er", "Ev", "Fa", "Ft", "Ic", "In", "Li", "Lk",
+                                               "Mt", "Nd", "Pa", "Sy", "Tn", "Va", "Vt", "Fn", "Fo", "Sx", "Lb", "An",
+                                               "Ns", "Pf", "St", "At", "No", "Ux", "Ao", "Ac", "Fl", "Nm", "Xr"};
+  const auto is_mark = [&](std::string_view word) {
+    return std::find(std::begin(marks), std::end(marks), word) != std::end(marks);
+  };
   const auto is_mdoc = [&](std::string_view word) { return is_mark(word) || enclosed.contains(word); };
 
   if (name == "Dd" || name == "El" || name == "Ek" || name == "Bk" || name == "Bl" || name == "Fc") {
@@ -65,8 +67,10 @@ inline bool troff_filter::mdoc(const std::string& name, const std::vector<std::s
     } else if (word == "Ns") {
       glue = true;
     } else if (word == "Nm") {
-      if (!has_next) put(mdoc_name_);
-      else if (mdoc_name_.empty()) mdoc_name_ = words[i + 1];
+      if (!has_next)
+        put(mdoc_name_);
+      else if (mdoc_name_.empty())
+        mdoc_name_ = words[i + 1];
     } else if (word == "Nd") {
       put("-");
     } else if (word == "Fl") {
@@ -84,7 +88,8 @@ inline bool troff_filter::mdoc(const std::string& name, const std::vector<std::s
       put(words[++i] + "(");
       glue = true;
       if (word == "Fn") {
-        for (bool first = true; i + 1 < words.size() && words[i + 1].size() > 1 && !is_mdoc(words[i + 1]); first = false)
+        for (bool first = true; i + 1 < words.size() && words[i + 1].size() > 1 && !is_mdoc(words[i + 1]);
+             first = false)
           text += (first ? "" : ", ") + words[++i];
         text += ")";
         glue = false;
