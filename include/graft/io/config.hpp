@@ -168,7 +168,7 @@ inline model_config parse_config(const nlohmann::json& root, const std::string& 
   detail::read_rope_keys(config, shape, traits->family == model_family::mixtral);
   if (traits->mixture) detail::read_mixture_keys(config, *traits, result);
   const nlohmann::json* end_of_text = config.find("eos_token_id");
-  if (end_of_text != nullptr && end_of_text->is_number_unsigned()) result.end_of_text = end_of_text->get<index_t>();
+  if (end_of_text != nullptr && end_of_text->is_number_integer()) result.end_of_text = end_of_text->get<index_t>();
   detail::refuse_other_computations(config, *traits);
   detail::ignore_harmless_keys(config);
   config.finish("which may change what the model computes and which graft does not know");

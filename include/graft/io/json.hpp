@@ -161,8 +161,9 @@ class json_reader {
 
  private:
   index_t positive(const std::string& key, const nlohmann::json& value) const {
-    constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max());
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < 1 || value.get<std::uint64_t>() > most)
+    constexpr index_t most = std::numeric_limits<std::int32_t>::max();
+    const bool huge = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most);
+    if (!value.is_number_integer() || huge || value.get<index_t>() < 1 || value.get<index_t>() > most)
       wrong(key, "an integer from 1 to " + std::to_string(most), value);
     return value.get<index_t>();
   }
