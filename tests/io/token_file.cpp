@@ -44,7 +44,8 @@ TEST_CASE("token_file: what the writer wrote, for both widths", "[io][token_file
   const graft::index_t vocabulary = GENERATE(257, 65536, 65537, 200000);
   const auto path = folder / "a.bin";
   std::vector<std::int32_t> tokens(300001);  // more than the buffers
-  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(vocabulary));
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    tokens[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(vocabulary));
   graft::token_file_writer writer(path, {static_cast<graft::index_t>(tokens.size()), vocabulary, 256, 299000});
   writer.append(std::span(tokens).first(1000));
   CHECK(!std::filesystem::exists(path));  // not before it is complete
@@ -57,7 +58,7 @@ TEST_CASE("token_file: what the writer wrote, for both widths", "[io][token_file
   CHECK(file.end_of_text() == 256);
   CHECK(file.text_bytes() == 299000);
   CHECK(std::filesystem::file_size(path) == 64 + tokens.size() * (vocabulary <= 65536 ? 2 : 4));
-  CHECK(all(file) == tokens);
+  CHECK((all(file) == tokens));
   std::vector<std::int32_t> piece(10);
   file.read(299991, piece);
   CHECK(piece == std::vector<std::int32_t>(tokens.end() - 10, tokens.end()));
@@ -126,8 +127,8 @@ TEST_CASE("token_file: bin files that are wrong", "[io][token_file]") {
   graft::token_file_header good;
   good.count = 3;
   good.vocabulary = 257;
-  const auto refuses = [&](const graft::token_file_header& header, const std::string& data, std::initializer_list<std::string> pieces,
-                           graft::index_t vocabulary = 0) {
+  const auto refuses = [&](const graft::token_file_header& header, const std::string& data,
+                           std::initializer_list<std::string> pieces, graft::index_t vocabulary = 0) {
     io_test::write_bytes(path, std::string(reinterpret_cast<const char*>(&header), sizeof header) + data);
     const std::string message = io_test::message_of([&] { all(graft::token_file(path, vocabulary)); });
     INFO(message);

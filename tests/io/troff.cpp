@@ -50,19 +50,18 @@ Second  paragraph (see
 Third\f(CWparagraph\fR\f[B]s\fP.
 .SS "Sub section"
 End.
-)") ==
-        "NAME\n"
-        "open, creat - open and possibly create a file\n"
-        "\n"
-        "DESCRIPTION\n"
-        "The open() system call opens the file specified by pathname. It may fail.\n"
-        "\n"
-        "Second  paragraph (see read(2), write(2)).\n"
-        "\n"
-        "Thirdparagraphs.\n"
-        "\n"
-        "Sub section\n"
-        "End.\n");
+)") == "NAME\n"
+       "open, creat - open and possibly create a file\n"
+       "\n"
+       "DESCRIPTION\n"
+       "The open() system call opens the file specified by pathname. It may fail.\n"
+       "\n"
+       "Second  paragraph (see read(2), write(2)).\n"
+       "\n"
+       "Thirdparagraphs.\n"
+       "\n"
+       "Sub section\n"
+       "End.\n");
 }
 
 TEST_CASE("troff: a title on the line after its macro", "[io][troff]") {
@@ -94,26 +93,25 @@ inside
 .RE
 .IP "long tag" 4
 text
-)") ==
-        "OPTIONS\n"
-        "-a, --all\n"
-        "do not ignore entries\n"
-        "\n"
-        "-c short tags stay on the line\n"
-        "\n"
-        "--one\n"
-        "--two\n"
-        "Both of them.\n"
-        "\n"
-        "• a bullet\n"
-        "\n"
-        "• another\n"
-        "\n"
-        "its second paragraph\n"
-        "inside\n"
-        "\n"
-        "long tag\n"
-        "text\n");
+)") == "OPTIONS\n"
+       "-a, --all\n"
+       "do not ignore entries\n"
+       "\n"
+       "-c short tags stay on the line\n"
+       "\n"
+       "--one\n"
+       "--two\n"
+       "Both of them.\n"
+       "\n"
+       "• a bullet\n"
+       "\n"
+       "• another\n"
+       "\n"
+       "its second paragraph\n"
+       "inside\n"
+       "\n"
+       "long tag\n"
+       "text\n");
 }
 
 TEST_CASE("troff: examples keep their lines", "[io][troff]") {
@@ -133,34 +131,38 @@ int main(void)
 .PP
 After
 it.
-)") ==
-        "Before:\n"
-        "\n"
-        "#include <stdio.h>\n"
-        "\n"
-        "int main(void)\n"
-        "{\n"
-        "    printf(\"\"hi\"\\n\");\n"
-        "return 0;\n"
-        "}\n"
-        "\n"
-        "After it.\n");
+)") == "Before:\n"
+       "\n"
+       "#include <stdio.h>\n"
+       "\n"
+       "int main(void)\n"
+       "{\n"
+       "    printf(\"\"hi\"\\n\");\n"
+       "return 0;\n"
+       "}\n"
+       "\n"
+       "After it.\n");
 }
 
 TEST_CASE("troff: escapes", "[io][troff]") {
-  CHECK(text_of(R"(\(aqa\(aq \[dq]b\[dq] \(co \(bu \e \\ \-x a\&b a\/b\,c a\|b\^c d\ e\~f\0g)" "\n") ==
-        "'a' \"b\" © • \\ \\ -x ab abc abc d e f g\n");
-  CHECK(text_of(R"(\s-1small\s0 \s+2big\s-2 \s10ten\s0 \s(12x\s[14]y \v'-1p'up\h'2m'right\w'abc'w)" "\n") ==
-        "small big ten xy uprightw\n");
-  CHECK(text_of(R"(\(em\(en\(lqq\(rq\(<=\(*a\(*W \[u2019]\[u0065_0301]\N'65'\C'bu')" "\n") == "—–“q”≤αΩ ’e\xCC\x81" "A•\n");
-  CHECK(text_of(R"(\(^e\['e]\[`a]\(:o\(~n\(,c\[oe]\[ss]\[oa])" "\n") == "êéàöñçœßå\n");
+  CHECK(text_of(R"(\(aqa\(aq \[dq]b\[dq] \(co \(bu \e \\ \-x a\&b a\/b\,c a\|b\^c d\ e\~f\0g)"
+                "\n") == "'a' \"b\" © • \\ \\ -x ab abc abc d e f g\n");
+  CHECK(text_of(R"(\s-1small\s0 \s+2big\s-2 \s10ten\s0 \s(12x\s[14]y \v'-1p'up\h'2m'right\w'abc'w)"
+                "\n") == "small big ten xy uprightw\n");
+  CHECK(text_of(R"(\(em\(en\(lqq\(rq\(<=\(*a\(*W \[u2019]\[u0065_0301]\N'65'\C'bu')"
+                "\n") ==
+        "—–“q”≤αΩ ’e\xCC\x81"
+        "A•\n");
+  CHECK(text_of(R"(\(^e\['e]\[`a]\(:o\(~n\(,c\[oe]\[ss]\[oa])"
+                "\n") == "êéàöñçœßå\n");
   CHECK(text_of("Français « déjà »\n") == "Français « déjà »\n");
   CHECK(text_of("d\xE9j\xE0 in Latin-1\n") == "déjà in Latin-1\n");
   CHECK(text_of("a\\c\nb\nc\\\nd\n") == "ab cd\n");
 }
 
 TEST_CASE("troff: quotes in the arguments of macros", "[io][troff]") {
-  CHECK(text_of(".BI \"int open(const char *\" pathname \", int \" flags );\n") == "int open(const char *pathname, int flags);\n");
+  CHECK(text_of(".BI \"int open(const char *\" pathname \", int \" flags );\n") ==
+        "int open(const char *pathname, int flags);\n");
   CHECK(text_of(".B \"say \"\"yes\"\"\" now\n") == "say \"yes\" now\n");
   CHECK(text_of(".BR a\\ b c\n") == "a bc\n");
 }
@@ -232,15 +234,14 @@ last
 T}
 .TE
 After
-)") ==
-        "Before\n"
-        "\n"
-        "Name | Value\n"
-        "a | 1\n"
-        "printf(3), many words | cell\n"
-        "b | last\n"
-        "\n"
-        "After\n");
+)") == "Before\n"
+       "\n"
+       "Name | Value\n"
+       "a | 1\n"
+       "printf(3), many words | cell\n"
+       "b | last\n"
+       "\n"
+       "After\n");
 }
 
 TEST_CASE("troff: links, licence sections and inclusions", "[io][troff]") {
@@ -275,15 +276,14 @@ See
 .It Fl b
 brief
 .El
-)") ==
-        "NAME\n"
-        "file - determine file type\n"
-        "\n"
-        "SYNOPSIS\n"
-        "file [-bc] [dir] file ...\n"
-        "\n"
-        "DESCRIPTION\n"
-        "See magic(5), “quoted words”.\n"
-        "\n"
-        "-b brief\n");
+)") == "NAME\n"
+       "file - determine file type\n"
+       "\n"
+       "SYNOPSIS\n"
+       "file [-bc] [dir] file ...\n"
+       "\n"
+       "DESCRIPTION\n"
+       "See magic(5), “quoted words”.\n"
+       "\n"
+       "-b brief\n");
 }

@@ -29,7 +29,8 @@ namespace graft {
 struct corpus_options {
   double held_out_fraction = 0.05;  // of the bytes; 0 holds nothing out
   index_t max_bytes = 0;            // of text to keep, both parts together; 0 keeps all
-  index_t document_bytes = 65536;   // longer files are cut into documents of about this size
+  index_t document_bytes =
+      65536;  // longer files are cut; halved, down to 1 KiB, while there are fewer than 32 documents
 };
 
 struct corpus_part {
@@ -194,9 +195,9 @@ inline bool load_corpus(const std::filesystem::path& manifest, const std::string
 // document that is held out with one max_bytes is never trained on with another.
 //
 // Order: deterministic. Documents keep the order of the files' relative paths.
-// Cost: the source is read twice, in memory that does not depend on its size (about 6 MiB, and the list of files).
-// Errors: those of list_domain; fewer than two different documents where some are to be held out; reading; a full disk.
-// Nothing half-written stays.
+// Cost: the source is read twice (one of a few documents up to eight times), in memory that does not depend on its size
+// (about 6 MiB, and the list of files). Errors: those of list_domain; fewer than two different documents where some are
+// to be held out; reading; a full disk. Nothing half-written stays.
 template <tokenizer Tokenizer = byte_tokenizer>
 corpus prepare_corpus(const domain_source& source, const std::filesystem::path& folder,
                       const corpus_options& options = {}, const Tokenizer& tokenizer = {}) {
@@ -221,18 +222,18 @@ corpus prepare_corpus(const domain_source& source, const std::filesystem::path& 
   }
 
   const domain_listing listing = list_domain(source);
-  index_t disk_bytes = 0;
-  for (const source_file& file : listing.files) disk_bytes += file.size;
-  // A small source is cut finer, so that a few percent of it can be held out.
-  index_t document_bytes = options.document_bytes;
-  while (document_bytes > 1024 && disk_bytes / document_bytes < 32) document_bytes /= 2;
+  detail::document_reader<Tokenizer> documents(listing, options.document_bytes, tokenizer);
 
-  // First pass: how much there is, by hash.
-  detail::document_reader<Tokenizer> documents(listing, document_bytes, tokenizer);
+  // First pass: how much there is, by hash. A small source is cut finer, so that a few percent of it can be held out.
   detail::hash_histogram histogram;
-  documents.each([&](std::uint64_t hash, std::span<const std::int32_t> tokens, index_t bytes) {
-    histogram.add(hash, bytes, static_cast<index_t>(tokens.size()));
-  });
+  for (index_t document_bytes = options.document_bytes;; document_bytes /= 2) {
+    histogram = {};
+    documents.cut_at(document_bytes);
+    documents.each([&](std::uint64_t hash, std::span<const std::int32_t> tokens, index_t bytes) {
+      histogram.add(hash, bytes, static_cast<index_t>(tokens.size()));
+    });
+    if (histogram.total(0, histogram.size).documents >= 32 || document_bytes < 2048) break;
+  }
   const auto all = histogram.total(0, histogram.size);
   GRAFT_CHECK(all.documents > 0, place, ": expected text, found ", listing.files.size(), " files without any (",
               documents.stubs(), " manual pages that only include another)");

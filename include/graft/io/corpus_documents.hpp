@@ -37,6 +37,9 @@ class document_reader {
   document_reader(const domain_listing& listing, index_t document_bytes, const Tokenizer& tokenizer)
       : listing_(listing), limit_(static_cast<std::size_t>(document_bytes)), tokenizer_(tokenizer), chunk_(1 << 16) {}
 
+  // The size above which a file is cut, for the passes that follow.
+  void cut_at(index_t document_bytes) { limit_ = static_cast<std::size_t>(document_bytes); }
+
   // Calls take(hash, tokens, text_bytes) for each document in order. hash depends on the content alone; tokens end
   // with end_of_text. A document of nothing but white space is none.
   template <class Take>
