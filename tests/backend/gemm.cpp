@@ -82,12 +82,12 @@ TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm]", (product_types<f
         }
 }
 
-TEMPLATE_TEST_CASE("a weight's gradient over more rows than one chunk", "[gemm]", (product_types<float, float>),
+TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm]", (product_types<float, float>),
                    (product_types<bfloat16, bfloat16>), (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
   using Out = typename TestType::output;
   context<cpu> ctx;
-  const shape s{20, 24, 4096 + 45};
+  const shape s = GENERATE(shape{20, 24, 4096 + 45}, shape{20, 1030, 2 * 4096 + 45}, shape{600, 1100, 530});
   for (const accumulate mode : {accumulate::no, accumulate::yes}) {
     std::mt19937 random(8);
     operands<T, Out> before(form::tn, s, 3, random);
@@ -104,8 +104,8 @@ TEMPLATE_TEST_CASE("products give the same bits for any number of threads", "[ge
   using Out = typename TestType::output;
   context<cpu> one({1, 0}), two({2, 0}), three({3, 0});
   for (const form f : {form::nt, form::nn, form::tn})
-    for (const shape& s :
-         {shape{1, 512, 320}, shape{33, 129, 65}, shape{300, 130, 48}, shape{520, 1100, 190}, shape{257, 70, 1031}}) {
+    for (const shape& s : {shape{1, 512, 320}, shape{33, 129, 65}, shape{300, 130, 48}, shape{520, 1100, 190},
+                           shape{257, 70, 1031}, shape{48, 40, 5000}}) {
       CAPTURE(static_cast<int>(f), s.rows, s.columns, s.depth);
       std::mt19937 random(9);
       const operands<T, Out> before(f, s, 1, random);

@@ -11,6 +11,7 @@
 
 #include <graft/backend/cpu/blas.hpp>
 #include <graft/backend/cpu/onednn.hpp>
+#include <graft/backend/cpu/rows.hpp>
 #include <graft/backend/cpu/tile.hpp>
 
 namespace graft::detail {
@@ -125,17 +126,19 @@ constexpr index_t even_part(index_t extent, index_t parts) {
   return std::max<index_t>(16, ceil_div(ceil_div(extent, std::max<index_t>(parts, 1)), 16) * 16);
 }
 
-// Tiles as large as the caches like (measured: 128 to 256 rows by as many columns as there are up to 1024; 128 by 512
-// for a weight's gradient, which reads both operands in full depth), smaller where a product has too few for threads.
+// Tiles as large as the caches like (measured: 256 rows by as many columns as there are up to 1024, or 512 for a
+// weight's gradient), smaller where a product has too few for threads. A gradient's tiles stay large, for they read
+// both operands in full depth; product() cuts its depth instead.
+constexpr index_t wanted_tiles = 8;
+
 template <product_form Form>
 constexpr tile_cut choose_cut(index_t rows, index_t columns) {
-  constexpr index_t most_rows = Form == product_form::tn ? 128 : 256,
-                    most_columns = Form == product_form::tn ? 512 : 1024;
-  constexpr index_t wanted_tiles = Form == product_form::tn ? 4 : 8, fewest_columns = 128;
+  constexpr index_t most_rows = 256, most_columns = Form == product_form::tn ? 512 : 1024, fewest_columns = 128;
   const index_t row_parts = ceil_div(rows, most_rows);
-  const index_t column_parts =
-      std::max(ceil_div(columns, most_columns),
-               std::min(ceil_div(wanted_tiles, std::max<index_t>(row_parts, 1)), columns / fewest_columns));
+  index_t column_parts = ceil_div(columns, most_columns);
+  if (Form != product_form::tn)
+    column_parts = std::max(
+        column_parts, std::min(ceil_div(wanted_tiles, std::max<index_t>(row_parts, 1)), columns / fewest_columns));
   return {even_part(rows, row_parts), even_part(columns, column_parts)};
 }
 
@@ -152,14 +155,64 @@ tile<T, Out> cut_tile(const tile<T, Out>& whole, const tile_cut& cut, index_t ro
   return part;
 }
 
+// The longest sum a library call takes at once in the form tn.
+constexpr index_t dense_depth_chunk = 4096, grouped_depth_chunk = 512;
+
 template <product_form Form, class T, class Out>
-void product(context<cpu>& ctx, const tile<T, Out>& whole) {
-  constexpr index_t depth_chunk = 4096;
-  const tile_cut cut = choose_cut<Form>(whole.rows, whole.columns);
+void product_of_tiles(context<cpu>& ctx, const tile<T, Out>& whole, const tile_cut& cut) {
   const index_t column_blocks = ceil_div(whole.columns, cut.columns);
   run_tiles(ctx, ceil_div(whole.rows, cut.rows) * column_blocks, [&](index_t i) {
-    run_tile<Form>(cut_tile<Form>(whole, cut, i / column_blocks, i % column_blocks), depth_chunk);
+    run_tile<Form>(cut_tile<Form>(whole, cut, i / column_blocks, i % column_blocks), dense_depth_chunk);
   });
+}
+
+// tn with the depth cut into parts: each part's sum stands in the workspace, then they are added in ascending order.
+template <class T, class Out>
+void product_of_depth_parts(context<cpu>& ctx, const tile<T, Out>& whole, const tile_cut& cut, index_t depth_part) {
+  using Sum = accumulator_t<T>;
+  workspace_scope scope(ctx);
+  const index_t parts = ceil_div(whole.depth, depth_part);
+  const auto sums = ctx.template allocate<Sum>(parts, whole.rows, whole.columns);
+  const index_t column_blocks = ceil_div(whole.columns, cut.columns);
+  const index_t blocks = ceil_div(whole.rows, cut.rows) * column_blocks;
+  run_tiles(ctx, parts * blocks, [&](index_t i) {
+    const index_t part = i / blocks, block = i % blocks, begin = part * depth_part;
+    const tile<T, Sum> slice{whole.rows,
+                             whole.columns,
+                             std::min(depth_part, whole.depth - begin),
+                             whole.a + begin * whole.a_stride,
+                             whole.a_stride,
+                             whole.b + begin * whole.b_stride,
+                             whole.b_stride,
+                             sums.row(part),
+                             whole.columns,
+                             false};
+    run_tile<product_form::tn>(cut_tile<product_form::tn>(slice, cut, block / column_blocks, block % column_blocks),
+                               dense_depth_chunk);
+  });
+  launch_rows(ctx, whole.rows, parts * whole.columns, [=](serial_group& group, index_t row) {
+    Out* c = whole.c + row * whole.c_stride;
+    group.for_each(whole.columns, [=](index_t j) {
+      Sum total = whole.add ? static_cast<Sum>(c[j]) : Sum(0);
+      for (index_t part = 0; part < parts; ++part) total += sums(part, row, j);
+      c[j] = Out(total);
+    });
+  });
+}
+
+template <product_form Form, class T, class Out>
+void product(context<cpu>& ctx, const tile<T, Out>& whole) {
+  const tile_cut cut = choose_cut<Form>(whole.rows, whole.columns);
+  if constexpr (Form == product_form::tn) {
+    constexpr index_t least_depth = 512;  // a part must be worth writing its sum
+    const index_t tiles = ceil_div(whole.rows, cut.rows) * ceil_div(whole.columns, cut.columns);
+    const index_t parts = std::min(ceil_div(wanted_tiles, std::max<index_t>(tiles, 1)), whole.depth / least_depth);
+    if (parts > 1) {
+      const index_t depth_part = ceil_div(ceil_div(whole.depth, parts), depth_unit) * depth_unit;
+      return product_of_depth_parts(ctx, whole, cut, depth_part);
+    }
+  }
+  product_of_tiles<Form>(ctx, whole, cut);
 }
 
 // Offsets (E+1) of a grouped product over `rows` rows.
@@ -202,7 +255,6 @@ requires(Form != product_form::tn) void grouped_product(context<cpu>& ctx, const
 template <class T, class Out>
 void grouped_product_tn(context<cpu>& ctx, const tile<T, Out>& whole, index_t experts, index_t c_expert,
                         const vector_view<const std::int32_t>& offsets) {
-  constexpr index_t depth_chunk = 512;
   const tile_cut cut = choose_cut<product_form::tn>(whole.rows, whole.columns);
   const index_t column_blocks = ceil_div(whole.columns, cut.columns);
   const index_t blocks = ceil_div(whole.rows, cut.rows) * column_blocks;
@@ -214,7 +266,7 @@ void grouped_product_tn(context<cpu>& ctx, const tile<T, Out>& whole, index_t ex
     group.b += offsets[e] * whole.b_stride;
     group.c += e * c_expert;
     run_tile<product_form::tn>(cut_tile<product_form::tn>(group, cut, block / column_blocks, block % column_blocks),
-                               depth_chunk);
+                               grouped_depth_chunk);
   });
 }
 
