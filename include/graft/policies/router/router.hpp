@@ -8,10 +8,32 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <graft/backend/rows.hpp>
 #include <graft/core/host_device.hpp>
-#include <graft/ops/operands.hpp>
 
 namespace graft {
+
+namespace detail {
+
+// A group that is declared and nothing more: with it concepts ask whether a row function takes a group.
+struct group_archetype {
+  template <class F>
+  void for_each(index_t n, const F& f);
+  template <class F, class Op, class T>
+  T reduce(index_t n, const F& f, const Op& op, T identity);
+  template <class F>
+  auto sum(index_t n, const F& f) -> std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
+  template <class F>
+  auto max(index_t n, const F& f) -> std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
+  template <class F>
+  auto argmax(index_t n, const F& f) -> indexed_value<std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>>;
+  template <class F>
+  void single(const F& f);
+  void sync();
+};
+static_assert(Group<group_archetype>);
+
+}  // namespace detail
 
 // What a router promises, at compile time. Balancers, layers and programs read it to accept or refuse a combination.
 struct router_spec {
@@ -49,7 +71,16 @@ concept has_router_name = requires {
   { R::name } -> std::convertible_to<const char*>;
 };
 template <class R>
-concept Router = has_router_spec<R> && has_router_name<R> && std::is_trivially_copyable_v<R> && (R::spec.experts_per_token >= 1);
+concept has_router_forward = requires(const R& router, detail::group_archetype& group, const float* logits, index_t experts,
+                                      std::int32_t* selected, float* weights) { router.forward(group, logits, experts, selected, weights); };
+template <class R>
+concept has_router_backward = requires(const R& router, detail::group_archetype& group, const float* logits, index_t experts,
+                                       const std::int32_t* selected, const float* weights, const float* d_weights, float* d_logits) {
+  router.backward(group, logits, experts, selected, weights, d_weights, d_logits);
+};
+template <class R>
+concept Router = has_router_spec<R> && has_router_name<R> && std::is_trivially_copyable_v<R> && (R::spec.experts_per_token >= 1) &&
+                 has_router_forward<R> && has_router_backward<R>;
 
 // One sentence for each missing piece. Usage: static_assert(graft::check_router<my_router>());
 template <class R>
@@ -60,6 +91,10 @@ consteval bool check_router() {
                 "graft::check_router: the router is not trivially copyable. Keep plain numbers in it, it travels to the device.");
   if constexpr (has_router_spec<R>)
     static_assert(R::spec.experts_per_token >= 1, "graft::check_router: spec.experts_per_token is below 1. Set it to K.");
+  static_assert(has_router_forward<R>,
+                "graft::check_router: the router has no forward(group, logits, experts, selected, weights) const. Add one.");
+  static_assert(has_router_backward<R>,
+                "graft::check_router: the router has no backward(group, logits, experts, selected, weights, d_weights, d_logits) const. Add one.");
   return true;
 }
 
