@@ -34,7 +34,9 @@ configure() {
 # failed test, beside those that CTest then cannot run.
 run_tests() {
   local name=$1 folder=$2 report=$root/$2/ctest.xml
-  if ! cmake --build "$folder" --parallel "$processors" -- -k 0; then
+  local keep_going=(-k)
+  if [ -f "$folder/build.ninja" ]; then keep_going=(-k 0); fi
+  if ! cmake --build "$folder" --parallel "$processors" -- "${keep_going[@]}"; then
     broken+=("$name: the build failed")
     failed=$((failed + 1))
   fi
