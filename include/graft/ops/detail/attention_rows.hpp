@@ -6,7 +6,9 @@
 // (attention_out_rows::sums and so on), since a group has no scratch; what is kept is linear in the sequence length.
 
 #include <limits>
+#include <type_traits>
 
+#include <graft/backend/arena.hpp>
 #include <graft/backend/backend.hpp>
 #include <graft/backend/rows.hpp>
 #include <graft/core/dtype.hpp>

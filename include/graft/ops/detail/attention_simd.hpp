@@ -21,6 +21,18 @@ inline constexpr int simd_lanes = 8;
 inline constexpr int simd_lanes = 4;
 #endif
 
+// f(0), f(1), ... f(N-1), written out. A loop over an array that should stay in registers is left to no compiler's taste:
+// g++ -O2 would keep the array in memory, and nvcc drops g++'s unroll pragmas. f should be marked GRAFT_DETAIL_INLINE.
+#define GRAFT_DETAIL_INLINE __attribute__((always_inline))
+template <class F, int... I>
+GRAFT_DETAIL_INLINE inline void written_out(std::integer_sequence<int, I...>, const F& f) {
+  (f(I), ...);
+}
+template <int N, class F>
+GRAFT_DETAIL_INLINE inline void written_out(const F& f) {
+  written_out(std::make_integer_sequence<int, N>{}, f);
+}
+
 // may_alias: packed blocks are arrays of float.
 typedef float simd_float __attribute__((vector_size(simd_lanes * 4), may_alias));
 typedef int simd_int __attribute__((vector_size(simd_lanes * 4), may_alias));
@@ -83,12 +95,12 @@ inline simd_float simd_exp2(simd_float x) {
 template <int Step = 1, int... Lane>
 inline void transpose_square(simd_float (&x)[simd_lanes], std::integer_sequence<int, Lane...> lanes) {
   if constexpr (Step < simd_lanes) {
-    for (int i = 0; i < simd_lanes; ++i) {
-      if ((i & Step) != 0) continue;
+    written_out<simd_lanes>([&](int i) GRAFT_DETAIL_INLINE {
+      if ((i & Step) != 0) return;
       const simd_float a = x[i], b = x[i + Step];
       x[i] = simd_shuffle<((Lane & Step) ? simd_lanes + Lane - Step : Lane)...>(a, b);
       x[i + Step] = simd_shuffle<((Lane & Step) ? simd_lanes + Lane : Lane + Step)...>(a, b);
-    }
+    });
     transpose_square<Step * 2>(x, lanes);
   }
 }
@@ -99,9 +111,11 @@ inline void transpose(float* target, index_t target_stride, const float* source,
   for (index_t row = 0; row < rows; row += simd_lanes)
     for (index_t column = 0; column < columns; column += simd_lanes) {
       simd_float square[simd_lanes];
-      for (int i = 0; i < simd_lanes; ++i) square[i] = simd_load(source + (row + i) * source_stride + column);
+      const float* from = source + row * source_stride + column;
+      float* to = target + column * target_stride + row;
+      written_out<simd_lanes>([&](int i) GRAFT_DETAIL_INLINE { square[i] = simd_load(from + i * source_stride); });
       transpose_square(square, simd_lane_sequence{});
-      for (int i = 0; i < simd_lanes; ++i) simd_store(target + (column + i) * target_stride + row, square[i]);
+      written_out<simd_lanes>([&](int i) GRAFT_DETAIL_INLINE { simd_store(to + i * target_stride, square[i]); });
     }
 }
 
@@ -115,21 +129,22 @@ template <left_factor Left, int Vectors>
 inline void multiply_panel(float* c, index_t c_stride, const float* a, index_t a_stride, const float* b,
                            index_t b_stride, index_t depth, bool add) {
   constexpr int rows = static_cast<int>(register_rows);
-  simd_float sum[rows][Vectors];
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = add ? simd_load(c + r * c_stride + v * simd_lanes) : simd_float{};
+  simd_float sum[rows * Vectors], right[Vectors];
+  written_out<rows * Vectors>([&](int i) GRAFT_DETAIL_INLINE {
+    sum[i] = add ? simd_load(c + i / Vectors * c_stride + i % Vectors * simd_lanes) : simd_float{};
+  });
   for (index_t k = 0; k < depth; ++k) {
-    simd_float right[Vectors];
-    for (int v = 0; v < Vectors; ++v) right[v] = simd_load(b + v * simd_lanes);
-    for (int r = 0; r < rows; ++r) {
+    written_out<Vectors>([&](int v) GRAFT_DETAIL_INLINE { right[v] = simd_load(b + v * simd_lanes); });
+    written_out<rows>([&](int r) GRAFT_DETAIL_INLINE {
       const float left = Left == left_factor::plain ? a[r * a_stride] : a[r];
-      for (int v = 0; v < Vectors; ++v) sum[r][v] += left * right[v];
-    }
+      written_out<Vectors>([&](int v) GRAFT_DETAIL_INLINE { sum[r * Vectors + v] += left * right[v]; });
+    });
     a += Left == left_factor::plain ? 1 : a_stride;
     b += b_stride;
   }
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < Vectors; ++v) simd_store(c + r * c_stride + v * simd_lanes, sum[r][v]);
+  written_out<rows * Vectors>([&](int i) GRAFT_DETAIL_INLINE {
+    simd_store(c + i / Vectors * c_stride + i % Vectors * simd_lanes, sum[i]);
+  });
 }
 
 // c (register_rows, vectors * simd_lanes) = or += a (register_rows, depth) b (depth, vectors * simd_lanes).
@@ -149,3 +164,5 @@ template <left_factor Left>
 }
 
 }  // namespace graft::detail
+
+#undef GRAFT_DETAIL_INLINE
