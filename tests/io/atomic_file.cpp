@@ -98,12 +98,14 @@ TEST_CASE("atomic_file: a full disk leaves the old file and no other") {
   const std::vector<float> values(50'000, 1.0f);
   {
     const file_size_limit limit(100'000);
-    CHECK_ERROR(write_safetensors(folder / "model.safetensors", {make_tensor_source("w", {values.size()}, values.data(), file_dtype::f32)}),
+    CHECK_ERROR(write_safetensors(folder / "model.safetensors",
+                                  {make_tensor_source("w", {values.size()}, values.data(), file_dtype::f32)}),
                 (folder / "model.safetensors").string(), "cannot write", "File too large");
   }
   CHECK(folder.names() == names{"model.safetensors"});
   CHECK(read_bytes(folder / "model.safetensors") == "old");
-  write_safetensors(folder / "model.safetensors", {make_tensor_source("w", {values.size()}, values.data(), file_dtype::f32)});
+  write_safetensors(folder / "model.safetensors",
+                    {make_tensor_source("w", {values.size()}, values.data(), file_dtype::f32)});
   CHECK(safetensors_file(folder / "model.safetensors").tensors().size() == 1);
 }
 

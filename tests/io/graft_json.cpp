@@ -21,7 +21,8 @@ model_card full_card() {
   card.balancers = {{"switch_loss", {{"weight", 0.01}}}, {"z_loss", {{"weight", 0.001}}}};
   card.layout = policy_card{"routed", json::object()};
   card.experts = {{"code", "cpp"}, {"seed", ""}};
-  card.provenance = {{"method", "btx"}, {"parents", {"runs/a", "runs/b"}}, {"train_tokens", 123456789012}, {"note", nullptr}};
+  card.provenance = {
+      {"method", "btx"}, {"parents", {"runs/a", "runs/b"}}, {"train_tokens", 123456789012}, {"note", nullptr}};
   return card;
 }
 model_card parse(const json& value) { return parse_model_card(value, "graft.json"); }
@@ -46,7 +47,8 @@ TEST_CASE("graft_json: what is written is read back the same") {
 
 TEST_CASE("graft_json: unknown keys and wrong values are named") {
   CHECK_ERROR(parse(with("/extra", 1)), "graft.json", "unknown key \"extra\"", "experts", "provenance", "tokenizer");
-  CHECK_ERROR(parse(with("/policies/stitching", {{"name", "x"}})), "policies", "unknown key \"stitching\"", "balancer, layout, router");
+  CHECK_ERROR(parse(with("/policies/stitching", {{"name", "x"}})), "policies", "unknown key \"stitching\"",
+              "balancer, layout, router");
   CHECK_ERROR(parse(with("/experts/0/width", 1)), "expert 0", "unknown key \"width\"", "domain, name");
   CHECK_ERROR(parse(with("/tokenizer/merges", 1)), "tokenizer", "unknown key \"merges\"", "kind, vocabulary");
   CHECK_ERROR(parse(with("/kind", "sparse")), "\"kind\"", "\"moe\"", "got \"sparse\"");

@@ -37,7 +37,8 @@ class scratch_folder {
   // Names of everything in it, hidden files too, in order.
   std::vector<std::string> names() const {
     std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+    for (const auto& entry : std::filesystem::directory_iterator(path_))
+      names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
   }
@@ -85,9 +86,9 @@ inline std::string lacking(const std::string& message, std::initializer_list<std
 }  // namespace io_test
 
 // The expression throws graft::error whose message holds all the pieces.
-#define CHECK_ERROR(expression, ...)                                                    \
-  do {                                                                                  \
-    const std::string message_ = io_test::message_of([&] { (void)(expression); });      \
-    INFO("message: " << message_);                                                      \
-    CHECK(io_test::lacking(message_, {__VA_ARGS__}) == "");                             \
+#define CHECK_ERROR(expression, ...)                                               \
+  do {                                                                             \
+    const std::string message_ = io_test::message_of([&] { (void)(expression); }); \
+    INFO("message: " << message_);                                                 \
+    CHECK(io_test::lacking(message_, {__VA_ARGS__}) == "");                        \
   } while (false)

@@ -24,7 +24,8 @@ using nlohmann::json;
 
 namespace {
 
-// The layout that a model of this shape has: fused weights and stacked experts as contiguous ranges, and gaps between parameters.
+// The layout that a model of this shape has: fused weights and stacked experts as contiguous ranges, and gaps between
+// parameters.
 parameter_layout layout_of(const transformer_shape& shape) {
   parameter_layout layout;
   const auto align = [&] { layout.size = (layout.size + 63) / 64 * 64; };
@@ -62,9 +63,12 @@ parameter_layout layout_of(const transformer_shape& shape) {
       align();
       for (int e = 0; e < shape.experts; ++e)
         for (const char* part : {"w1", "w3"})
-          add(block + "block_sparse_moe.experts." + std::to_string(e) + "." + part + ".weight", shape.hidden, shape.width, role::ffn, e);
+          add(block + "block_sparse_moe.experts." + std::to_string(e) + "." + part + ".weight", shape.hidden,
+              shape.width, role::ffn, e);
       align();
-      for (int e = 0; e < shape.experts; ++e) add(block + "block_sparse_moe.experts." + std::to_string(e) + ".w2.weight", shape.width, shape.hidden, role::ffn, e);
+      for (int e = 0; e < shape.experts; ++e)
+        add(block + "block_sparse_moe.experts." + std::to_string(e) + ".w2.weight", shape.width, shape.hidden,
+            role::ffn, e);
     }
     align();
   }
@@ -83,7 +87,14 @@ struct test_model {
 
   test_model(index_t experts, bool qk_norm, bool tied) {
     transformer_shape& shape = config.shape;
-    shape = {.vocabulary = 260, .width = 12, .blocks = 2, .heads = 4, .kv_heads = 2, .head_dim = 4, .hidden = 10, .positions = 32};
+    shape = {.vocabulary = 260,
+             .width = 12,
+             .blocks = 2,
+             .heads = 4,
+             .kv_heads = 2,
+             .head_dim = 4,
+             .hidden = 10,
+             .positions = 32};
     shape.experts = experts;
     shape.qk_norm = qk_norm;
     shape.tied = tied;
@@ -95,12 +106,16 @@ struct test_model {
     std::mt19937 random(5);
     // Values that bfloat16 holds exactly: then both types of file give the same bits back.
     for (const tensor_entry& entry : layout.tensors)
-      for (index_t i = 0; i < entry.size(); ++i) arena[static_cast<std::size_t>(entry.offset + i)] = static_cast<float>(bfloat16(static_cast<float>(random()) * 0x1p-31f - 1.0f));
+      for (index_t i = 0; i < entry.size(); ++i)
+        arena[static_cast<std::size_t>(entry.offset + i)] =
+            static_cast<float>(bfloat16(static_cast<float>(random()) * 0x1p-31f - 1.0f));
     card.kind = experts > 0 ? "moe" : "dense";
     for (index_t e = 0; e < experts; ++e) card.experts.push_back({"expert" + std::to_string(e), "domain"});
   }
 
-  void save(const std::filesystem::path& folder, const save_options& options = {}) const { save_model(folder, config, layout, arena.data(), card, options); }
+  void save(const std::filesystem::path& folder, const save_options& options = {}) const {
+    save_model(folder, config, layout, arena.data(), card, options);
+  }
 };
 
 std::vector<float> loaded(const std::filesystem::path& folder, const parameter_layout& layout) {
@@ -109,7 +124,9 @@ std::vector<float> loaded(const std::filesystem::path& folder, const parameter_l
   return arena;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0; }
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 // The tensors of a directory as sources, to be changed and written back.
 struct edited_directory {
@@ -126,7 +143,8 @@ struct edited_directory {
   }
   void add(const std::string& name, file_dtype dtype, std::vector<std::uint64_t> shape, std::vector<std::byte> bytes) {
     contents.push_back(std::move(bytes));
-    tensors.push_back({name, dtype, std::move(shape), [this, i = contents.size() - 1](std::uint64_t first, std::span<std::byte> piece) {
+    tensors.push_back({name, dtype, std::move(shape),
+                       [this, i = contents.size() - 1](std::uint64_t first, std::span<std::byte> piece) {
                          std::memcpy(piece.data(), contents[i].data() + first, piece.size());
                        }});
   }
@@ -137,9 +155,7 @@ struct edited_directory {
   }
   void rename(const std::string& from, const std::string& to) { tensors[at(from)].name = to; }
   // Keeps contents and tensors in step.
-  void erase(const std::string& name) {
-    erased.insert(name);
-  }
+  void erase(const std::string& name) { erased.insert(name); }
   void write() {
     std::vector<tensor_source> kept;
     for (const tensor_source& tensor : tensors)
@@ -245,11 +261,13 @@ TEST_CASE("model_directory: a layer that mixes two namings is refused") {
     directory.fuse("model.layers.1.", 3);
     directory.erased.clear();
     directory.write();
-    CHECK_ERROR(load(), (folder / "m").string(), "layer 1", "mixes", "model.layers.1.block_sparse_moe.experts.0.w1.weight", "model.layers.1.mlp.experts.down_proj");
+    CHECK_ERROR(load(), (folder / "m").string(), "layer 1", "mixes",
+                "model.layers.1.block_sparse_moe.experts.0.w1.weight", "model.layers.1.mlp.experts.down_proj");
   }
   SECTION("one expert renamed") {
     edited_directory directory(folder / "m");
-    directory.rename("model.layers.0.block_sparse_moe.experts.2.w1.weight", "model.layers.0.mlp.experts.2.gate_proj.weight");
+    directory.rename("model.layers.0.block_sparse_moe.experts.2.w1.weight",
+                     "model.layers.0.mlp.experts.2.gate_proj.weight");
     directory.write();
     CHECK_ERROR(load(), "layer 0", "mixes", "mlp.experts.2.gate_proj.weight");
   }
@@ -258,7 +276,8 @@ TEST_CASE("model_directory: a layer that mixes two namings is refused") {
     directory.fuse("model.layers.1.", 3);
     directory.tensors[directory.at("model.layers.1.mlp.experts.gate_up_proj")].shape = {3, 12, 20};
     directory.write();
-    CHECK_ERROR(load(), "model.layers.1.mlp.experts.gate_up_proj", "[3, 12, 20]", "expected [3, 20, 12]", "2 * intermediate_size");
+    CHECK_ERROR(load(), "model.layers.1.mlp.experts.gate_up_proj", "[3, 12, 20]", "expected [3, 20, 12]",
+                "2 * intermediate_size");
   }
 }
 
@@ -280,16 +299,21 @@ TEST_CASE("model_directory: every tensor once, every parameter once") {
     directory.erase("model.norm.weight");
     directory.erase("model.layers.0.block_sparse_moe.experts.1.w2.weight");
     directory.write();
-    CHECK_ERROR(load(), place, "2 tensors (", "model.norm.weight", "model.layers.0.block_sparse_moe.experts.1.w2.weight", "are missing");
+    CHECK_ERROR(load(), place, "2 tensors (", "model.norm.weight",
+                "model.layers.0.block_sparse_moe.experts.1.w2.weight", "are missing");
   }
   SECTION("both, and no more than five names") {
-    for (int i = 0; i < 7; ++i) directory.add("extra" + std::to_string(i), file_dtype::f32, {1}, std::vector<std::byte>(4));
+    for (int i = 0; i < 7; ++i)
+      directory.add("extra" + std::to_string(i), file_dtype::f32, {1}, std::vector<std::byte>(4));
     directory.erase("lm_head.weight");
     directory.write();
-    CHECK_ERROR(load(), "1 tensor (lm_head.weight) is missing, and 7 tensors (extra0, extra1, extra2, extra3, extra4, ...) are left over");
+    CHECK_ERROR(load(),
+                "1 tensor (lm_head.weight) is missing, and 7 tensors (extra0, extra1, extra2, extra3, extra4, ...) are "
+                "left over");
   }
   SECTION("a whole expert gone") {
-    for (const char* part : {"w1", "w2", "w3"}) directory.erase("model.layers.1.block_sparse_moe.experts.1." + std::string(part) + ".weight");
+    for (const char* part : {"w1", "w2", "w3"})
+      directory.erase("model.layers.1.block_sparse_moe.experts.1." + std::string(part) + ".weight");
     directory.write();
     CHECK_ERROR(load(), "config.json", "number of experts is 2", "layer 1", "of 1 experts");
   }
@@ -311,7 +335,8 @@ TEST_CASE("model_directory: config.json that contradicts the tensors") {
   const std::string weights = (folder / "m/model.safetensors").string();
   SECTION("hidden_size") {
     change_config(folder / "m", "hidden_size", 16);
-    CHECK_ERROR(load(), weights, "\"model.embed_tokens.weight\"", "[260, 12]", "expected [260, 16]", "vocab_size, hidden_size in config.json");
+    CHECK_ERROR(load(), weights, "\"model.embed_tokens.weight\"", "[260, 12]", "expected [260, 16]",
+                "vocab_size, hidden_size in config.json");
   }
   SECTION("head_dim") {
     change_config(folder / "m", "head_dim", 6);
@@ -338,8 +363,10 @@ TEST_CASE("model_directory: config.json that contradicts the tensors") {
   SECTION("a layout of another model") {
     test_model other(2, false, false);
     other.config.shape.hidden = 8;
-    CHECK_ERROR(loaded(folder / "m", layout_of(other.config.shape)), "config.json", "w1.weight", "[8, 12]", "[10, 12]", "intermediate_size");
-    CHECK_ERROR(save_model(folder / "x", model.config, layout_of(other.config.shape), model.arena.data(), model.card), "w1.weight", "[8, 12]");
+    CHECK_ERROR(loaded(folder / "m", layout_of(other.config.shape)), "config.json", "w1.weight", "[8, 12]", "[10, 12]",
+                "intermediate_size");
+    CHECK_ERROR(save_model(folder / "x", model.config, layout_of(other.config.shape), model.arena.data(), model.card),
+                "w1.weight", "[8, 12]");
     CHECK_FALSE(std::filesystem::exists(folder / "x"));
   }
 }
@@ -350,7 +377,8 @@ TEST_CASE("model_directory: a tied model whose file holds the head all the same"
   model.save(folder / "m");
   edited_directory directory(folder / "m");
   const std::size_t embedding = directory.at("model.embed_tokens.weight");
-  directory.add("lm_head.weight", directory.tensors[embedding].dtype, directory.tensors[embedding].shape, directory.contents[embedding]);
+  directory.add("lm_head.weight", directory.tensors[embedding].dtype, directory.tensors[embedding].shape,
+                directory.contents[embedding]);
   directory.write();
   std::vector<float> arena(model.arena.size(), -7.0f);
   const load_report report = load_parameters(folder / "m", model.layout, arena.data());
@@ -444,7 +472,8 @@ TEST_CASE("model_directory: the byte tokenizer as the hub knows it") {
   CHECK(*ids.begin() == 0);
   CHECK(*ids.rbegin() == 255);
   CHECK(ids.size() == 256);
-  // Known characters of GPT-2's table: letters are themselves, space is U+0120, newline U+010A, zero U+0100, 0x7f U+0121, 0xad U+0143.
+  // Known characters of GPT-2's table: letters are themselves, space is U+0120, newline U+010A, zero U+0100, 0x7f
+  // U+0121, 0xad U+0143.
   CHECK(vocabulary["A"] == 'A');
   CHECK(vocabulary["~"] == '~');
   CHECK(vocabulary["\u0120"] == ' ');

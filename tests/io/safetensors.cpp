@@ -20,7 +20,9 @@ using io_test::write_bytes;
 
 namespace {
 
-safetensors_header parse(const std::string& bytes) { return parse_safetensors(std::as_bytes(std::span(bytes.data(), bytes.size())), "file"); }
+safetensors_header parse(const std::string& bytes) {
+  return parse_safetensors(std::as_bytes(std::span(bytes.data(), bytes.size())), "file");
+}
 
 std::string pad(std::string header) {
   header.resize((header.size() + 7) / 8 * 8, ' ');
@@ -34,8 +36,9 @@ const std::string two_floats("\x00\x00\x80\x3f\x00\x00\x20\xc0", 8);
 
 TEST_CASE("safetensors: a file made by hand is read as written") {
   scratch_folder folder;
-  const std::string header = R"({"__metadata__":{"format":"pt","note":"h\u00e9"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
-                             R"("scalar":{"dtype":"BF16","shape":[],"data_offsets":[8,10]},"none":{"dtype":"I64","shape":[0,7],"data_offsets":[10,10]}})";
+  const std::string header =
+      R"({"__metadata__":{"format":"pt","note":"h\u00e9"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
+      R"("scalar":{"dtype":"BF16","shape":[],"data_offsets":[8,10]},"none":{"dtype":"I64","shape":[0,7],"data_offsets":[10,10]}})";
   write_bytes(folder / "a.safetensors", raw_safetensors(header, two_floats + std::string("\x40\xc0", 2)));
   const safetensors_file file(folder / "a.safetensors");
 
@@ -70,9 +73,12 @@ TEST_CASE("safetensors: tensors at odd addresses and of every weight type") {
   data += two_floats;
   const double values[2] = {1.0 / 3.0, -0.0};
   data.append(reinterpret_cast<const char*>(values), sizeof(values));
-  write_bytes(folder / "odd", raw_safetensors(R"({"u":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"h":{"dtype":"F16","shape":[4],"data_offsets":[1,9]},)"
-                                              R"("f":{"dtype":"F32","shape":[2],"data_offsets":[9,17]},"d":{"dtype":"F64","shape":[2],"data_offsets":[17,33]}})",
-                                              data));
+  write_bytes(
+      folder / "odd",
+      raw_safetensors(
+          R"({"u":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"h":{"dtype":"F16","shape":[4],"data_offsets":[1,9]},)"
+          R"("f":{"dtype":"F32","shape":[2],"data_offsets":[9,17]},"d":{"dtype":"F64","shape":[2],"data_offsets":[17,33]}})",
+          data));
   const safetensors_file file(folder / "odd");
   double halves[4] = {};
   file.read(*file.find("h"), halves);
@@ -93,7 +99,9 @@ TEST_CASE("safetensors: tensors at odd addresses and of every weight type") {
 }
 
 TEST_CASE("safetensors: every violation of the format is one sentence") {
-  const auto one = [](const std::string& entry, const std::string& data = two_floats) { return raw_safetensors("{\"w\":" + entry + "}", data); };
+  const auto one = [](const std::string& entry, const std::string& data = two_floats) {
+    return raw_safetensors("{\"w\":" + entry + "}", data);
+  };
   const std::string good = R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})";
   CHECK(parse(one(good)).tensors.size() == 1);
   CHECK(parse(raw_safetensors("{}", "")).tensors.empty());
@@ -114,8 +122,8 @@ TEST_CASE("safetensors: every violation of the format is one sentence") {
     CHECK_ERROR(parse(raw_safetensors("{\"a\"", "")), "JSON", "at byte 4", "syntax error");
     CHECK_ERROR(parse(raw_safetensors("{} x", "")), "JSON", "at byte 3");
     CHECK_ERROR(parse(raw_safetensors("{\"\xff\":1}", "")), "UTF-8", "at byte 2");
-    CHECK_ERROR(parse(raw_safetensors("{\"\xc0\xaf\":1}", "")), "UTF-8");      // overlong
-    CHECK_ERROR(parse(raw_safetensors("{\"\\ud800\":1}", "")), "UTF-8");       // half a surrogate pair
+    CHECK_ERROR(parse(raw_safetensors("{\"\xc0\xaf\":1}", "")), "UTF-8");  // overlong
+    CHECK_ERROR(parse(raw_safetensors("{\"\\ud800\":1}", "")), "UTF-8");   // half a surrogate pair
     CHECK_ERROR(parse(raw_safetensors("{\"a\":1e999}", "")), "number out of range");
     CHECK_ERROR(parse(raw_safetensors("{\"a\":" + std::string(100000, '['), "")), "nested deeper than 64");
   }
@@ -136,18 +144,23 @@ TEST_CASE("safetensors: every violation of the format is one sentence") {
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1})")), "unknown key \"x\"");
     CHECK_ERROR(parse(one(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})")), "unknown dtype \"F31\"");
     CHECK_ERROR(parse(one(R"({"dtype":5,"shape":[2],"data_offsets":[0,8]})")), "\"dtype\"", "a string", "got 5");
-    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})")), "\"shape\"", "array of integers", "got 2");
+    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})")), "\"shape\"", "array of integers",
+                "got 2");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})")), "shape", "got -2");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})")), "shape", "got 2.0");
-    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]})")), "shape", "integers");
-    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":[0]})")), "data_offsets", "two integers", "got [0]");
+    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]})")), "shape",
+                "integers");
+    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":[0]})")), "data_offsets", "two integers",
+                "got [0]");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8,9]})")), "data_offsets", "two integers");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":["0",8]})")), "data_offsets", "got \"0\"");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})")), "\"w\"", "ascending", "[8, 0]");
   }
   SECTION("sizes") {
-    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})")), "\"w\"", "expected 12 bytes", "[3] of F32", "got 8");
-    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})")), "[4294967296, 4294967296]", "64-bit");
+    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})")), "\"w\"", "expected 12 bytes",
+                "[3] of F32", "got 8");
+    CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})")),
+                "[4294967296, 4294967296]", "64-bit");
     CHECK_ERROR(parse(one(R"({"dtype":"F32","shape":[2305843009213693952],"data_offsets":[0,8]})")), "64-bit");
     CHECK_ERROR(parse(one(R"({"dtype":"F4","shape":[3],"data_offsets":[0,2]})", "ab")), "whole bytes", "12 bits");
     CHECK(parse(one(R"({"dtype":"F4","shape":[4],"data_offsets":[0,2]})", "ab")).tensors[0].size() == 4);
@@ -155,7 +168,9 @@ TEST_CASE("safetensors: every violation of the format is one sentence") {
   }
   SECTION("holes, overlaps, ends") {
     const auto two = [](const std::string& a, const std::string& b, const std::string& data) {
-      return raw_safetensors(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":)" + a + R"(},"b":{"dtype":"F32","shape":[1],"data_offsets":)" + b + "}}", data);
+      return raw_safetensors(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":)" + a +
+                                 R"(},"b":{"dtype":"F32","shape":[1],"data_offsets":)" + b + "}}",
+                             data);
     };
     CHECK(parse(two("[4,8]", "[0,4]", two_floats)).tensors.front().name == "b");
     CHECK_ERROR(parse(two("[0,4]", "[8,12]", std::string(12, 'x'))), "\"b\"", "hole", "begin at 4", "got 8");
@@ -189,14 +204,18 @@ TEST_CASE("safetensors: the writer's bytes are known") {
   tensors.push_back(make_tensor_source("a\"", {}, ones, file_dtype::f32));
   write_safetensors(folder / "w", tensors, {{"graft", "1"}});
   // Descending type, then name: F32 a", F32 z, BF16 b.
-  const std::string header = pad(R"({"__metadata__":{"format":"pt","graft":"1"},"a\"":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
-                                 R"("z":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]}})");
+  const std::string header = pad(
+      R"({"__metadata__":{"format":"pt","graft":"1"},"a\"":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
+      R"("z":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]}})");
   CHECK(header.size() % 8 == 0);
-  CHECK(read_bytes(folder / "w") == raw_safetensors(header, two_floats.substr(0, 4) + two_floats + std::string("\x80\x3f\x20\xc0", 4)));
+  CHECK(read_bytes(folder / "w") ==
+        raw_safetensors(header, two_floats.substr(0, 4) + two_floats + std::string("\x80\x3f\x20\xc0", 4)));
   CHECK(folder.names() == std::vector<std::string>{"w"});
 
-  CHECK_ERROR(write_safetensors(folder / "x", {tensors[0], tensors[0]}), "two entries named \"b\"", (folder / "x").string());
-  CHECK_ERROR(write_safetensors(folder / "x", {make_tensor_source("__metadata__", {1}, ones, file_dtype::f32)}), "__metadata__");
+  CHECK_ERROR(write_safetensors(folder / "x", {tensors[0], tensors[0]}), "two entries named \"b\"",
+              (folder / "x").string());
+  CHECK_ERROR(write_safetensors(folder / "x", {make_tensor_source("__metadata__", {1}, ones, file_dtype::f32)}),
+              "__metadata__");
   CHECK_ERROR(write_safetensors(folder / "x", {make_tensor_source("\xff", {1}, ones, file_dtype::f32)}), "not UTF-8");
   CHECK_ERROR(make_tensor_source("h", {1}, ones, file_dtype::f16), "\"h\"", "F64, F32 or BF16", "F16");
   CHECK(folder.names() == std::vector<std::string>{"w"});
@@ -218,7 +237,9 @@ TEST_CASE("safetensors: a round trip keeps every bit, in pieces larger than the 
                                    make_tensor_source("d", {values.size()}, values.data(), file_dtype::f64)});
   const safetensors_file file(folder / "r");
   std::vector<float> back(values.size());
-  const auto same = [&](const std::vector<float>& expected) { return std::memcmp(back.data(), expected.data(), back.size() * sizeof(float)) == 0; };
+  const auto same = [&](const std::vector<float>& expected) {
+    return std::memcmp(back.data(), expected.data(), back.size() * sizeof(float)) == 0;
+  };
   file.read(*file.find("f"), back.data());
   CHECK(same(values));
   file.read(*file.find("d"), back.data());
@@ -233,7 +254,10 @@ TEST_CASE("safetensors: saving over a file that is being read") {
   write_safetensors(folder / "m", {make_tensor_source("w", {2}, before, file_dtype::f32)});
   const safetensors_file old(folder / "m");
   // The source of the new file is the mapping of the old one.
-  write_safetensors(folder / "m", {{"w", file_dtype::f32, {2}, [&](std::uint64_t first, std::span<std::byte> piece) {
+  write_safetensors(folder / "m", {{"w",
+                                    file_dtype::f32,
+                                    {2},
+                                    [&](std::uint64_t first, std::span<std::byte> piece) {
                                       std::memcpy(piece.data(), old.bytes(*old.find("w")).data() + first, piece.size());
                                     }},
                                    make_tensor_source("x", {1}, before, file_dtype::f32)});
@@ -250,13 +274,17 @@ TEST_CASE("safetensors: saving over a file that is being read") {
 TEST_CASE("safetensors: mutated files load or are refused, nothing else") {
   const float values[8] = {1, 2, 3, 4, 5, 6, 7, 8};
   scratch_folder folder;
-  write_safetensors(folder / "v", {make_tensor_source("model.a", {2, 2}, values, file_dtype::f32), make_tensor_source("model.b", {8}, values, file_dtype::bf16),
-                                   make_tensor_source("c", {}, values, file_dtype::f64)},
+  write_safetensors(folder / "v",
+                    {make_tensor_source("model.a", {2, 2}, values, file_dtype::f32),
+                     make_tensor_source("model.b", {8}, values, file_dtype::bf16),
+                     make_tensor_source("c", {}, values, file_dtype::f64)},
                     {{"note", "x"}});
   const std::string valid = read_bytes(folder / "v");
   std::mt19937 random(2026);
   const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
-  const std::string alphabet = "{}[]:,\"0123456789-.eE\\ \xff\x80" "F3264BU";
+  const std::string alphabet =
+      "{}[]:,\"0123456789-.eE\\ \xff\x80"
+      "F3264BU";
   int loaded = 0, refused = 0;
   for (int round = 0; round < 6000; ++round) {
     std::string bytes = valid;
@@ -264,12 +292,24 @@ TEST_CASE("safetensors: mutated files load or are refused, nothing else") {
     for (std::size_t edit = 0; edit < edits && !bytes.empty(); ++edit) {
       const std::size_t at = below(bytes.size());
       switch (below(6)) {
-        case 0: bytes[at] = static_cast<char>(random()); break;
-        case 1: bytes[at] = alphabet[below(alphabet.size())]; break;
-        case 2: bytes.erase(at, 1 + below(8)); break;
-        case 3: bytes.insert(at, 1, alphabet[below(alphabet.size())]); break;
-        case 4: bytes.resize(at); break;
-        case 5: bytes.insert(at, bytes.substr(below(bytes.size()), below(40))); break;
+        case 0:
+          bytes[at] = static_cast<char>(random());
+          break;
+        case 1:
+          bytes[at] = alphabet[below(alphabet.size())];
+          break;
+        case 2:
+          bytes.erase(at, 1 + below(8));
+          break;
+        case 3:
+          bytes.insert(at, 1, alphabet[below(alphabet.size())]);
+          break;
+        case 4:
+          bytes.resize(at);
+          break;
+        case 5:
+          bytes.insert(at, bytes.substr(below(bytes.size()), below(40)));
+          break;
       }
     }
     // In an exact allocation, so that the address sanitizer sees any read beyond it.
@@ -281,7 +321,8 @@ TEST_CASE("safetensors: mutated files load or are refused, nothing else") {
         REQUIRE(header.data_begin + tensor.end <= span.size());
         if (!is_readable_weight(tensor.dtype)) continue;
         std::vector<double> out(tensor.size());
-        convert_from_file(tensor.dtype, span.data() + header.data_begin + tensor.begin, out.data(), static_cast<index_t>(out.size()));
+        convert_from_file(tensor.dtype, span.data() + header.data_begin + tensor.begin, out.data(),
+                          static_cast<index_t>(out.size()));
       }
       ++loaded;
     } catch (const graft::error& problem) {

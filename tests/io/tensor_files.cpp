@@ -21,7 +21,8 @@ const float values[6] = {1, 2, 3, 4, 5, 6};
 std::vector<tensor_source> sources(int count) {
   std::vector<tensor_source> tensors;
   for (int i = 0; i < count; ++i)
-    tensors.push_back(make_tensor_source("t" + std::to_string(i), {static_cast<std::uint64_t>(i) + 1}, values, file_dtype::f32));
+    tensors.push_back(
+        make_tensor_source("t" + std::to_string(i), {static_cast<std::uint64_t>(i) + 1}, values, file_dtype::f32));
   return tensors;
 }
 
@@ -56,8 +57,9 @@ TEST_CASE("tensor_files: one file or shards, the same tensors") {
 
   // 4 + 8 | 12 | 16 (above the limit, alone) | 20: shards of at most 12 bytes.
   save(folder.path(), 5, 12);
-  CHECK(folder.names() == names{"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors",
-                                "model-00004-of-00004.safetensors", "model.safetensors.index.json"});
+  CHECK(folder.names() == names{"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors",
+                                "model-00003-of-00004.safetensors", "model-00004-of-00004.safetensors",
+                                "model.safetensors.index.json"});
   const nlohmann::json index = read_json_file(folder / "model.safetensors.index.json");
   CHECK(index["metadata"]["total_size"] == 60);
   CHECK(index["weight_map"]["t1"] == "model-00001-of-00004.safetensors");
@@ -66,7 +68,8 @@ TEST_CASE("tensor_files: one file or shards, the same tensors") {
 
   // Fewer shards: none of the old ones is left.
   save(folder.path(), 5, 40);
-  CHECK(folder.names() == names{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"});
+  CHECK(folder.names() ==
+        names{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"});
   check();
   write_bytes(folder / "model-notes.safetensors", "not a shard");
   save(folder.path(), 5, 60);
@@ -78,7 +81,8 @@ TEST_CASE("tensor_files: shards under any name, tensors in any order") {
   scratch_folder folder;
   write_safetensors(folder / "z.safetensors", {sources(3)[0], sources(3)[2]});
   write_safetensors(folder / "a.safetensors", {sources(3)[1]});
-  write_bytes(folder / "model.safetensors.index.json", R"({"weight_map":{"t2":"z.safetensors","t0":"z.safetensors","t1":"a.safetensors"}})");
+  write_bytes(folder / "model.safetensors.index.json",
+              R"({"weight_map":{"t2":"z.safetensors","t0":"z.safetensors","t1":"a.safetensors"}})");
   const tensor_files files(folder.path());
   CHECK(files.tensors().size() == 3);
   float back[3] = {};

@@ -111,7 +111,8 @@ class atomic_file {
       if (handle_ < 0) fail("cannot create", errno);
       int problem = 0;
       if (::flock(handle_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) problem = errno;
-      struct stat mine {}, named {};
+      struct stat mine {
+      }, named{};
       const bool same = ::fstat(handle_, &mine) == 0 && ::lstat(temporary_.c_str(), &named) == 0 &&
                         mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
       if (problem == 0 && same) {

@@ -62,7 +62,8 @@ class atomic_folder {
     for (const auto& file : files_) file->finish();
     remove(seal_);
     for (const std::string& name : retired_) remove(name);
-    std::stable_sort(files_.begin(), files_.end(), [&](const auto& a, const auto& b) { return !is_seal(*a) && is_seal(*b); });
+    std::stable_sort(files_.begin(), files_.end(),
+                     [&](const auto& a, const auto& b) { return !is_seal(*a) && is_seal(*b); });
     for (const auto& file : files_) {
       committed_ = true;
       file->commit();

@@ -29,25 +29,31 @@ struct model_config {
 namespace detail {
 
 inline void ignore_harmless_keys(json_reader& config) {
-  config.ignore({"architectures", "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range", "pretraining_tp",
-                 "bos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id", "tokenizer_class", "is_decoder",
-                 "output_router_logits", "router_aux_loss_coef", "max_window_layers", "max_sequence_length"});
+  config.ignore({"architectures", "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
+                 "initializer_range", "pretraining_tp", "bos_token_id", "pad_token_id", "sep_token_id", "unk_token_id",
+                 "decoder_start_token_id", "tokenizer_class", "is_decoder", "output_router_logits",
+                 "router_aux_loss_coef", "max_window_layers", "max_sequence_length"});
   // What older transformers write into every config: output options and settings of generation.
-  config.ignore({"return_dict", "return_dict_in_generate", "output_hidden_states", "output_attentions", "output_scores", "torchscript", "use_bfloat16",
-                 "tf_legacy_loss", "prefix", "task_specific_params", "problem_type", "finetuning_task", "id2label", "label2id", "chunk_size_feed_forward",
-                 "min_length", "max_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k",
-                 "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
-                 "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
-                 "suppress_tokens", "begin_suppress_tokens", "cache_implementation", "attn_implementation", "_attn_implementation",
-                 "_attn_implementation_autoset", "_attn_implementation_internal"});
+  config.ignore({"return_dict", "return_dict_in_generate", "output_hidden_states", "output_attentions", "output_scores",
+                 "torchscript", "use_bfloat16", "tf_legacy_loss", "prefix"});
+  config.ignore(
+      {"task_specific_params", "problem_type", "finetuning_task", "id2label", "label2id", "chunk_size_feed_forward"});
+  config.ignore({"min_length", "max_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+                 "diversity_penalty", "temperature", "top_k", "top_p", "typical_p"});
+  config.ignore({"repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+                 "bad_words_ids", "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id",
+                 "remove_invalid_values", "exponential_decay_length_penalty"});
+  config.ignore({"suppress_tokens", "begin_suppress_tokens", "cache_implementation", "attn_implementation",
+                 "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal"});
 }
 
 // Keys with one value that graft computes.
 inline void refuse_other_computations(json_reader& config, const family_traits& traits) {
   const nlohmann::json* activation = config.find("hidden_act");
-  if (activation != nullptr && *activation != "silu" && *activation != "swish") config.wrong("hidden_act", "\"silu\"", *activation);
-  for (const char* key : {"attention_bias", "mlp_bias", "qkv_bias", "use_sliding_window", "add_cross_attention", "is_encoder_decoder", "tie_encoder_decoder",
-                          "rope_interleaved"})
+  if (activation != nullptr && *activation != "silu" && *activation != "swish")
+    config.wrong("hidden_act", "\"silu\"", *activation);
+  for (const char* key : {"attention_bias", "mlp_bias", "qkv_bias", "use_sliding_window", "add_cross_attention",
+                          "is_encoder_decoder", "tie_encoder_decoder", "rope_interleaved"})
     config.expect(key, false);
   for (const char* key : {"quantization_config", "cross_attention_hidden_size"}) config.expect(key, nullptr);
   for (const char* key : {"attention_dropout", "router_jitter_noise"}) config.expect(key, 0);
@@ -85,10 +91,12 @@ inline rope_settings read_rope(json_reader rope) {
                         rope.positive("original_max_position_embeddings")};
     GRAFT_CHECK(settings.scaling.factor >= 1 && settings.scaling.low_frequency_factor > 0 &&
                     settings.scaling.high_frequency_factor > settings.scaling.low_frequency_factor,
-                rope.place(), ": expected factor >= 1 and 0 < low_freq_factor < high_freq_factor, got factor=", settings.scaling.factor,
-                ", low_freq_factor=", settings.scaling.low_frequency_factor, ", high_freq_factor=", settings.scaling.high_frequency_factor);
+                rope.place(), ": expected factor >= 1 and 0 < low_freq_factor < high_freq_factor, got factor=",
+                settings.scaling.factor, ", low_freq_factor=", settings.scaling.low_frequency_factor,
+                ", high_freq_factor=", settings.scaling.high_frequency_factor);
   } else {
-    GRAFT_CHECK(type == "default", rope.place(), ": expected the rope_type \"default\" or \"llama3\", got ", in_quotes(type));
+    GRAFT_CHECK(type == "default", rope.place(), ": expected the rope_type \"default\" or \"llama3\", got ",
+                in_quotes(type));
   }
   rope.finish();
   return settings;
@@ -103,8 +111,9 @@ inline void read_rope_keys(json_reader& config, transformer_shape& shape, bool t
   if (has_new) new_keys = read_rope(config.object("rope_parameters"));
   if (has_new && new_keys.theta == 0) new_keys.theta = old_keys.theta;
   if (has_new && old_keys.theta == 0) old_keys.theta = new_keys.theta;
-  GRAFT_CHECK(!has_old || !has_new || old_keys == new_keys, config.place(), ": rope_theta=", old_keys.theta, " and rope_scaling (factor=",
-              old_keys.scaling.factor, ") contradict rope_parameters (rope_theta=", new_keys.theta, ", factor=", new_keys.scaling.factor, ")");
+  GRAFT_CHECK(!has_old || !has_new || old_keys == new_keys, config.place(), ": rope_theta=", old_keys.theta,
+              " and rope_scaling (factor=", old_keys.scaling.factor,
+              ") contradict rope_parameters (rope_theta=", new_keys.theta, ", factor=", new_keys.scaling.factor, ")");
   const rope_settings& settings = has_new ? new_keys : old_keys;
   GRAFT_CHECK(settings.theta != 0 || !theta_required, config.place(), ": the key \"rope_theta\" is missing");
   shape.rope_theta = settings.theta != 0 ? settings.theta : 10000.0;
@@ -115,15 +124,18 @@ inline void read_rope_keys(json_reader& config, transformer_shape& shape, bool t
 inline void read_mixture_keys(json_reader& config, const family_traits& traits, model_config& result) {
   const bool old_name = config.find("num_experts") != nullptr;
   const bool new_name = config.find("num_local_experts") != nullptr;
-  const char* key = !new_name && (old_name || traits.family == model_family::qwen3_moe) ? "num_experts" : "num_local_experts";
+  const char* key =
+      !new_name && (old_name || traits.family == model_family::qwen3_moe) ? "num_experts" : "num_local_experts";
   result.shape.experts = config.positive(key);
   if (old_name && new_name) config.expect("num_experts", result.shape.experts);
   result.experts_per_token = config.positive("num_experts_per_tok");
-  GRAFT_CHECK(result.experts_per_token <= result.shape.experts, config.place(), ": expected num_experts_per_tok <= ", key, ", got ",
-              result.experts_per_token, " and ", result.shape.experts);
+  GRAFT_CHECK(result.experts_per_token <= result.shape.experts, config.place(),
+              ": expected num_experts_per_tok <= ", key, ", got ", result.experts_per_token, " and ",
+              result.shape.experts);
   if (traits.family != model_family::qwen3_moe) return;
   // Absent means false in this family, and graft's router renormalises.
-  GRAFT_CHECK(config.flag_or("norm_topk_prob", false), config.place(), ": expected \"norm_topk_prob\" to be true, got false");
+  GRAFT_CHECK(config.flag_or("norm_topk_prob", false), config.place(),
+              ": expected \"norm_topk_prob\" to be true, got false");
   config.expect("decoder_sparse_step", 1);
   config.expect("mlp_only_layers", nlohmann::json::array());
   config.ignore({"intermediate_size"});  // of dense layers, of which there are none
@@ -157,11 +169,13 @@ inline model_config parse_config(const nlohmann::json& root, const std::string& 
   shape.qk_norm = traits->qk_norm;
   // Defaults that transformers has too. Where its classes differ from Llama's, the key must be there.
   const bool is_llama = traits->family == model_family::llama;
-  shape.kv_heads = is_llama ? config.positive_or("num_key_value_heads", shape.heads) : config.positive("num_key_value_heads");
+  shape.kv_heads =
+      is_llama ? config.positive_or("num_key_value_heads", shape.heads) : config.positive("num_key_value_heads");
   if (traits->family == model_family::qwen3 || config.find("head_dim") != nullptr) {
     shape.head_dim = config.positive("head_dim");
   } else {
-    GRAFT_CHECK(shape.width % shape.heads == 0, place, ": expected hidden_size to be a multiple of num_attention_heads where head_dim is not given, got ",
+    GRAFT_CHECK(shape.width % shape.heads == 0, place,
+                ": expected hidden_size to be a multiple of num_attention_heads where head_dim is not given, got ",
                 shape.width, " and ", shape.heads);
     shape.head_dim = shape.width / shape.heads;
   }
@@ -180,7 +194,9 @@ inline model_config parse_config(const nlohmann::json& root, const std::string& 
   return result;
 }
 
-inline model_config read_config(const std::filesystem::path& path) { return parse_config(read_json_file(path), path.string()); }
+inline model_config read_config(const std::filesystem::path& path) {
+  return parse_config(read_json_file(path), path.string());
+}
 
 // The contents of config.json for a model whose weights are saved as `dtype`. Keys that transformers 5 renamed are
 // written under both names.
@@ -189,7 +205,8 @@ inline nlohmann::json config_to_json(const model_config& config, file_dtype dtyp
   const transformer_shape& shape = config.shape;
   check_shape(shape);
   GRAFT_CHECK((shape.experts == 0) == (config.experts_per_token == 0) && config.experts_per_token <= shape.experts,
-              "config_to_json: expected experts_per_token from 1 to the number of experts (0 when dense), got experts_per_token=",
+              "config_to_json: expected experts_per_token from 1 to the number of experts (0 when dense), got "
+              "experts_per_token=",
               config.experts_per_token, ", experts=", shape.experts);
   const family_traits& traits = family_of(shape);
   const char* dtype_name = dtype == file_dtype::bf16 ? "bfloat16" : dtype == file_dtype::f64 ? "float64" : "float32";
@@ -228,10 +245,15 @@ inline nlohmann::json config_to_json(const model_config& config, file_dtype dtyp
   result[traits.hidden_key] = shape.hidden;
   if (traits.family == model_family::llama) result["mlp_bias"] = false;
   if (traits.qk_norm) result.update({{"use_sliding_window", false}, {"sliding_window", nullptr}});
-  if (traits.mixture) result.update({{"num_experts_per_tok", config.experts_per_token}, {"output_router_logits", false}});
-  if (traits.family == model_family::mixtral) result.update({{"num_local_experts", shape.experts}, {"sliding_window", nullptr}});
+  if (traits.mixture)
+    result.update({{"num_experts_per_tok", config.experts_per_token}, {"output_router_logits", false}});
+  if (traits.family == model_family::mixtral)
+    result.update({{"num_local_experts", shape.experts}, {"sliding_window", nullptr}});
   if (traits.family == model_family::qwen3_moe)
-    result.update({{"num_experts", shape.experts}, {"norm_topk_prob", true}, {"decoder_sparse_step", 1}, {"mlp_only_layers", json::array()}});
+    result.update({{"num_experts", shape.experts},
+                   {"norm_topk_prob", true},
+                   {"decoder_sparse_step", 1},
+                   {"mlp_only_layers", json::array()}});
   return result;
 }
 

@@ -24,8 +24,28 @@ static_assert(std::endian::native == std::endian::little,
 // In the order of the safetensors format: a writer lays out tensors by descending value, so that every tensor starts
 // at a multiple of its element size.
 enum class file_dtype : std::uint8_t {
-  boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
-  i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  c64,
+  f64,
+  i64,
+  u64
 };
 inline constexpr int file_dtype_count = 22;
 
@@ -36,9 +56,10 @@ struct file_dtype_row {
   int bits;
 };
 inline constexpr file_dtype_row file_dtypes[file_dtype_count] = {
-    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8},
-    {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},
-    {"I32", 32},    {"U32", 32},    {"F32", 32},    {"C64", 64},        {"F64", 64},        {"I64", 64}, {"U64", 64}};
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+    {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
 
 }  // namespace detail
 
@@ -60,7 +81,8 @@ constexpr bool is_writable_weight(file_dtype type) {
   return type == file_dtype::f64 || type == file_dtype::f32 || type == file_dtype::bf16;
 }
 
-// An IEEE half as a float, exactly. Subnormal halves go through an integer so that a flush-to-zero mode cannot lose them.
+// An IEEE half as a float, exactly. Subnormal halves go through an integer so that a flush-to-zero mode cannot lose
+// them.
 constexpr float half_to_float(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
   const std::uint32_t exponent = (bits >> 10) & 0x1fu;
@@ -104,10 +126,13 @@ void convert_from_file(file_dtype type, const std::byte* source, T* target, inde
         return detail::convert_elements<float>(source, target, count, [](float v) { return static_cast<T>(v); });
       }
     case file_dtype::bf16:
-      return detail::convert_elements<bfloat16>(source, target, count, [](bfloat16 v) { return static_cast<T>(static_cast<float>(v)); });
+      return detail::convert_elements<bfloat16>(source, target, count,
+                                                [](bfloat16 v) { return static_cast<T>(static_cast<float>(v)); });
     case file_dtype::f16:
-      return detail::convert_elements<std::uint16_t>(source, target, count, [](std::uint16_t v) { return static_cast<T>(half_to_float(v)); });
-    default: detail::raise("convert_from_file: expected weights of F64, F32, BF16 or F16, got ", name_of(type));
+      return detail::convert_elements<std::uint16_t>(source, target, count,
+                                                     [](std::uint16_t v) { return static_cast<T>(half_to_float(v)); });
+    default:
+      detail::raise("convert_from_file: expected weights of F64, F32, BF16 or F16, got ", name_of(type));
   }
 }
 
@@ -121,10 +146,14 @@ void convert_to_file(const T* source, file_dtype type, std::byte* target, index_
     }
   };
   switch (type) {
-    case file_dtype::f64: return store([](T v) { return static_cast<double>(v); });
-    case file_dtype::f32: return store([](T v) { return static_cast<float>(v); });
-    case file_dtype::bf16: return store([](T v) { return bfloat16(v); });
-    default: detail::raise("convert_to_file: expected F64, F32 or BF16, got ", name_of(type));
+    case file_dtype::f64:
+      return store([](T v) { return static_cast<double>(v); });
+    case file_dtype::f32:
+      return store([](T v) { return static_cast<float>(v); });
+    case file_dtype::bf16:
+      return store([](T v) { return bfloat16(v); });
+    default:
+      detail::raise("convert_to_file: expected F64, F32 or BF16, got ", name_of(type));
   }
 }
 

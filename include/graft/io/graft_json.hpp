@@ -6,7 +6,8 @@
 // specialise in, which tokenizer made its tokens, and where its weights come from.
 //
 //   {"graft": "0.1.0", "kind": "moe",
-//    "policies": {"router": {"name": "top_k", "experts_per_token": 2}, "balancer": [{"name": "switch_loss", "weight": 0.01}],
+//    "policies": {"router": {"name": "top_k", "experts_per_token": 2}, "balancer": [{"name": "switch_loss", "weight":
+//    0.01}],
 //                 "layout": {"name": "routed"}},
 //    "experts": [{"name": "code", "domain": "cpp"}, ...],
 //    "tokenizer": {"kind": "byte", "vocabulary": 257},
@@ -27,7 +28,8 @@
 namespace graft {
 
 inline std::string version_text() {
-  return std::to_string(GRAFT_VERSION_MAJOR) + "." + std::to_string(GRAFT_VERSION_MINOR) + "." + std::to_string(GRAFT_VERSION_PATCH);
+  return std::to_string(GRAFT_VERSION_MAJOR) + "." + std::to_string(GRAFT_VERSION_MINOR) + "." +
+         std::to_string(GRAFT_VERSION_PATCH);
 }
 
 // A policy by name, with its options: an object of numbers, strings and flags.
@@ -57,7 +59,8 @@ struct model_card {
   std::optional<policy_card> layout;
   std::vector<expert_card> experts;
   tokenizer_card tokenizer;
-  nlohmann::json provenance = nlohmann::json::object();  // free: method, parents, domains, train_tokens, seed, precision, ...
+  nlohmann::json provenance =
+      nlohmann::json::object();  // free: method, parents, domains, train_tokens, seed, precision, ...
 
   bool operator==(const model_card&) const = default;
 };
@@ -66,8 +69,8 @@ namespace detail {
 
 inline nlohmann::json policy_to_json(const policy_card& policy) {
   nlohmann::json value = policy.options;
-  GRAFT_CHECK(value.is_object() && !value.contains("name"), "graft.json: expected the options of the policy ", in_quotes(policy.name),
-              " to be an object without the key \"name\", got ", shown(value));
+  GRAFT_CHECK(value.is_object() && !value.contains("name"), "graft.json: expected the options of the policy ",
+              in_quotes(policy.name), " to be an object without the key \"name\", got ", shown(value));
   value["name"] = policy.name;
   return value;
 }
@@ -77,7 +80,8 @@ inline policy_card parse_policy(const nlohmann::json& value, const std::string& 
   policy_card policy{reader.text("name"), value};
   policy.options.erase("name");
   for (const auto& [key, option] : policy.options.items())
-    GRAFT_CHECK(option.is_primitive() && !option.is_null(), place, ": expected the option ", in_quotes(key), " to be a number, a string or a flag, got ", shown(option));
+    GRAFT_CHECK(option.is_primitive() && !option.is_null(), place, ": expected the option ", in_quotes(key),
+                " to be a number, a string or a flag, got ", shown(option));
   return policy;
 }
 
@@ -95,7 +99,8 @@ inline nlohmann::json to_json(const model_card& card) {
     experts.push_back({{"name", expert.name}});
     if (!expert.domain.empty()) experts.back()["domain"] = expert.domain;
   }
-  GRAFT_CHECK(card.provenance.is_object(), "graft.json: expected provenance to be an object, got ", detail::shown(card.provenance));
+  GRAFT_CHECK(card.provenance.is_object(), "graft.json: expected provenance to be an object, got ",
+              detail::shown(card.provenance));
   return {{"graft", card.version},
           {"kind", card.kind},
           {"policies", policies},
@@ -110,15 +115,19 @@ inline model_card parse_model_card(const nlohmann::json& root, const std::string
   model_card card;
   card.version = reader.text("graft");
   card.kind = reader.text("kind");
-  GRAFT_CHECK(card.kind == "dense" || card.kind == "moe", place, ": expected \"kind\" to be \"dense\" or \"moe\", got ", detail::in_quotes(card.kind));
+  GRAFT_CHECK(card.kind == "dense" || card.kind == "moe", place, ": expected \"kind\" to be \"dense\" or \"moe\", got ",
+              detail::in_quotes(card.kind));
 
   if (const nlohmann::json* value = reader.find("policies")) {
     json_reader policies(*value, place + ": policies");
-    if (const nlohmann::json* router = policies.find("router")) card.router = detail::parse_policy(*router, policies.place() + ": router");
-    if (const nlohmann::json* layout = policies.find("layout")) card.layout = detail::parse_policy(*layout, policies.place() + ": layout");
+    if (const nlohmann::json* router = policies.find("router"))
+      card.router = detail::parse_policy(*router, policies.place() + ": router");
+    if (const nlohmann::json* layout = policies.find("layout"))
+      card.layout = detail::parse_policy(*layout, policies.place() + ": layout");
     if (const nlohmann::json* balancers = policies.find("balancer")) {
       if (!balancers->is_array()) policies.wrong("balancer", "an array of policies", *balancers);
-      for (const auto& balancer : *balancers) card.balancers.push_back(detail::parse_policy(balancer, policies.place() + ": balancer"));
+      for (const auto& balancer : *balancers)
+        card.balancers.push_back(detail::parse_policy(balancer, policies.place() + ": balancer"));
     }
     policies.finish();
   }
@@ -141,6 +150,8 @@ inline model_card parse_model_card(const nlohmann::json& root, const std::string
   return card;
 }
 
-inline model_card read_model_card(const std::filesystem::path& path) { return parse_model_card(read_json_file(path), path.string()); }
+inline model_card read_model_card(const std::filesystem::path& path) {
+  return parse_model_card(read_json_file(path), path.string());
+}
 
 }  // namespace graft

@@ -19,7 +19,9 @@ namespace detail {
 // other bytes in their order are the characters from U+0100 on.
 // Source: Radford et al., GPT-2 (2019), bytes_to_unicode.
 inline std::string byte_character(int byte) {
-  const auto printable = [](int b) { return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff); };
+  const auto printable = [](int b) {
+    return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
+  };
   int character = byte;
   if (!printable(byte)) {
     character = 0x100;
@@ -36,21 +38,35 @@ inline constexpr const char* end_of_text_name = "<|endoftext|>";
 // Contents of tokenizer.json. Text that spells <|endoftext|> becomes that token there, as with every such file.
 inline nlohmann::json byte_tokenizer_json() {
   using nlohmann::json;
-  const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+  const json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   json vocabulary = json::object();
   for (int byte = 0; byte < 256; ++byte) vocabulary[detail::byte_character(byte)] = byte;
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
-          {"added_tokens",
-           json::array({{{"id", 256}, {"content", detail::end_of_text_name}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}}})},
+          {"added_tokens", json::array({{{"id", 256},
+                                         {"content", detail::end_of_text_name},
+                                         {"single_word", false},
+                                         {"lstrip", false},
+                                         {"rstrip", false},
+                                         {"normalized", false},
+                                         {"special", true}}})},
           {"normalizer", nullptr},
           {"pre_tokenizer", byte_level},
           {"post_processor", nullptr},
           {"decoder", byte_level},
           {"model",
-           {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-            {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", vocabulary}, {"merges", json::array()}}}};
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", vocabulary},
+            {"merges", json::array()}}}};
 }
 
 // Contents of tokenizer_config.json.

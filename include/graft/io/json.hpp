@@ -71,7 +71,8 @@ inline nlohmann::json parse_json(std::string_view text, const std::string& place
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key) {
       const auto& key = value.get_ref<const std::string&>();
-      GRAFT_CHECK(keys.back().insert(key).second, place, ": the key ", detail::in_quotes(key), " stands twice in one object");
+      GRAFT_CHECK(keys.back().insert(key).second, place, ": the key ", detail::in_quotes(key),
+                  " stands twice in one object");
     }
     return true;
   };
@@ -80,11 +81,13 @@ inline nlohmann::json parse_json(std::string_view text, const std::string& place
   } catch (const json::parse_error& problem) {
     // "[json.exception.parse_error.101] parse error at line 1, column 3: reason; last read: '...'"
     std::string reason = problem.what();
-    reason = reason.substr(std::min(reason.size(), reason.find("parse error at") + std::string_view("parse error at").size()));
+    reason = reason.substr(
+        std::min(reason.size(), reason.find("parse error at") + std::string_view("parse error at").size()));
     reason = reason.substr(std::min(reason.size(), reason.find(": ") + 2));
     const auto byte = std::min(text.size(), problem.byte > 0 ? problem.byte - 1 : 0);
     reason = detail::in_quotes(reason.substr(0, reason.find("; last read")));
-    detail::raise(place, ": expected JSON in UTF-8, but at byte ", byte, " there is a ", reason.substr(1, reason.size() - 2));
+    detail::raise(place, ": expected JSON in UTF-8, but at byte ", byte, " there is a ",
+                  reason.substr(1, reason.size() - 2));
   } catch (const json::exception& problem) {
     detail::raise(place, ": the JSON holds a number out of range (", detail::in_quotes(problem.what()), ")");
   }

@@ -35,21 +35,25 @@ class mapped_file {
     const bool known = ::fstat(file, &status) == 0;
     if (!known || !S_ISREG(status.st_mode)) {
       ::close(file);
-      detail::raise(path_.string(), ": expected a regular file, got ", known && S_ISDIR(status.st_mode) ? "a folder" : "something else");
+      detail::raise(path_.string(), ": expected a regular file, got ",
+                    known && S_ISDIR(status.st_mode) ? "a folder" : "something else");
     }
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ > 0) {
       void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
       const int problem = errno;
       ::close(file);
-      GRAFT_CHECK(address != MAP_FAILED, path_.string(), ": cannot map ", size_, " bytes (", std::strerror(problem), ")");
+      GRAFT_CHECK(address != MAP_FAILED, path_.string(), ": cannot map ", size_, " bytes (", std::strerror(problem),
+                  ")");
       data_ = static_cast<const std::byte*>(address);
     } else {
       ::close(file);
     }
   }
   mapped_file(mapped_file&& other) noexcept
-      : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : path_(std::move(other.path_)),
+        data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)) {}
   mapped_file& operator=(mapped_file&& other) noexcept {
     std::swap(path_, other.path_);
     std::swap(data_, other.data_);

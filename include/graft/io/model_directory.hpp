@@ -58,18 +58,21 @@ inline std::string counted_names(const std::vector<std::string>& names) {
 
 inline void check_card(const model_card& card, const model_config& config, const std::string& place) {
   const index_t experts = config.shape.experts;
-  GRAFT_CHECK((card.kind == "moe") == (experts > 0), place, ": says kind ", in_quotes(card.kind), ", but the model has ", experts, " experts");
-  GRAFT_CHECK(card.experts.empty() || static_cast<index_t>(card.experts.size()) == experts, place, ": names ", card.experts.size(), " experts, but the model has ", experts);
-  GRAFT_CHECK(card.tokenizer.vocabulary <= config.shape.vocabulary, place, ": the tokenizer has ", card.tokenizer.vocabulary, " ids, but the model only ",
-              config.shape.vocabulary, " (vocab_size)");
+  GRAFT_CHECK((card.kind == "moe") == (experts > 0), place, ": says kind ", in_quotes(card.kind),
+              ", but the model has ", experts, " experts");
+  GRAFT_CHECK(card.experts.empty() || static_cast<index_t>(card.experts.size()) == experts, place, ": names ",
+              card.experts.size(), " experts, but the model has ", experts);
+  GRAFT_CHECK(card.tokenizer.vocabulary <= config.shape.vocabulary, place, ": the tokenizer has ",
+              card.tokenizer.vocabulary, " ids, but the model only ", config.shape.vocabulary, " (vocab_size)");
 }
 
 // The layout was made for the model that config describes.
 inline void check_layout(const parameter_layout& layout, const transformer_shape& shape, const std::string& place) {
   for (const tensor_entry& entry : layout.tensors) {
     const auto expected = extents_from_config(entry.name, shape);
-    GRAFT_CHECK(!expected || expected->shape == extents_of(entry), place, ": the model's tensor ", entry.name, " has the shape ", shape_text(extents_of(entry)),
-                ", config.json implies ", expected ? shape_text(expected->shape) + " (" + expected->keys + ")" : "");
+    GRAFT_CHECK(!expected || expected->shape == extents_of(entry), place, ": the model's tensor ", entry.name,
+                " has the shape ", shape_text(extents_of(entry)), ", config.json implies ",
+                expected ? shape_text(expected->shape) + " (" + expected->keys + ")" : "");
   }
 }
 
@@ -81,11 +84,14 @@ struct read_step {
 };
 
 // The number of layers and experts in the names against config.json: more telling than the names that differ.
-inline void check_counts(const file_layers& layers, const transformer_shape& shape, const std::filesystem::path& folder) {
+inline void check_counts(const file_layers& layers, const transformer_shape& shape,
+                         const std::filesystem::path& folder) {
   const std::string place = (folder / "config.json").string();
-  GRAFT_CHECK(layers.count == shape.blocks, place, ": num_hidden_layers is ", shape.blocks, ", but the tensors are of ", layers.count, " layers");
+  GRAFT_CHECK(layers.count == shape.blocks, place, ": num_hidden_layers is ", shape.blocks, ", but the tensors are of ",
+              layers.count, " layers");
   for (const auto& [layer, experts] : layers.experts)
-    GRAFT_CHECK(experts == shape.experts, place, ": the number of experts is ", shape.experts, ", but the tensors of layer ", layer, " are of ", experts, " experts");
+    GRAFT_CHECK(experts == shape.experts, place, ": the number of experts is ", shape.experts,
+                ", but the tensors of layer ", layer, " are of ", experts, " experts");
 }
 
 inline void check_tied_head(const tensor_files& files, const located_tensor& head, load_report& report) {
@@ -93,13 +99,17 @@ inline void check_tied_head(const tensor_files& files, const located_tensor& hea
   const located_tensor* embedding = files.find("model.embed_tokens.weight");
   GRAFT_CHECK(embedding != nullptr, place, ": holds lm_head.weight but no model.embed_tokens.weight");
   const auto a = head.file->bytes(*head.tensor), b = embedding->file->bytes(*embedding->tensor);
-  const bool same = head.tensor->dtype == embedding->tensor->dtype && head.tensor->shape == embedding->tensor->shape && std::equal(a.begin(), a.end(), b.begin(), b.end());
-  GRAFT_CHECK(same, place, ": lm_head.weight differs from model.embed_tokens.weight, but config.json says tie_word_embeddings is true");
+  const bool same = head.tensor->dtype == embedding->tensor->dtype && head.tensor->shape == embedding->tensor->shape &&
+                    std::equal(a.begin(), a.end(), b.begin(), b.end());
+  GRAFT_CHECK(
+      same, place,
+      ": lm_head.weight differs from model.embed_tokens.weight, but config.json says tie_word_embeddings is true");
   report.notes.push_back(place + ": lm_head.weight equals the embedding, and the head is tied to it");
 }
 
 // Finds every tensor, checks everything, reads nothing.
-inline std::vector<read_step> plan_load(const tensor_files& files, const parameter_layout& layout, const transformer_shape& shape, load_report& report) {
+inline std::vector<read_step> plan_load(const tensor_files& files, const parameter_layout& layout,
+                                        const transformer_shape& shape, load_report& report) {
   const std::string place = files.folder().string();
   std::vector<std::string> names;
   for (const auto& item : files.tensors()) names.push_back(item.first);
@@ -121,11 +131,15 @@ inline std::vector<read_step> plan_load(const tensor_files& files, const paramet
     const stored_tensor& tensor = *source->tensor;
     const auto expected = extents_from_config(entry.name, shape);
     const bool fused = location.shape.size() == 3;
-    const std::string keys = !expected ? "" : " (" + std::string(fused ? "number of experts, " : "") + (fused && location.name.ends_with("gate_up_proj") ? "2 * " : "") +
-                                                  expected->keys + " in config.json)";
+    const std::string keys = !expected ? ""
+                                       : " (" + std::string(fused ? "number of experts, " : "") +
+                                             (fused && location.name.ends_with("gate_up_proj") ? "2 * " : "") +
+                                             expected->keys + " in config.json)";
     const std::string tensor_place = source->file->path().string() + ": tensor " + in_quotes(tensor.name);
-    GRAFT_CHECK(tensor.shape == location.shape, tensor_place, " has the shape ", shape_text(tensor.shape), ", expected ", shape_text(location.shape), keys);
-    GRAFT_CHECK(is_readable_weight(tensor.dtype), tensor_place, ": expected weights of F64, F32, BF16 or F16, got ", name_of(tensor.dtype));
+    GRAFT_CHECK(tensor.shape == location.shape, tensor_place, " has the shape ", shape_text(tensor.shape),
+                ", expected ", shape_text(location.shape), keys);
+    GRAFT_CHECK(is_readable_weight(tensor.dtype), tensor_place, ": expected weights of F64, F32, BF16 or F16, got ",
+                name_of(tensor.dtype));
     std::uint64_t& elements = used[location.name];
     elements += static_cast<std::uint64_t>(entry.size());
     GRAFT_CHECK(elements <= tensor.size(), tensor_place, " would be used twice, by ", entry.name);
@@ -142,9 +156,12 @@ inline std::vector<read_step> plan_load(const tensor_files& files, const paramet
       left_over.push_back(name);
     }
   }
-  GRAFT_CHECK(missing.empty() && left_over.empty(), place, ": ", missing.empty() ? "" : counted_names(missing) + (missing.size() == 1 ? " is" : " are") + " missing",
+  GRAFT_CHECK(missing.empty() && left_over.empty(), place, ": ",
+              missing.empty() ? "" : counted_names(missing) + (missing.size() == 1 ? " is" : " are") + " missing",
               !missing.empty() && !left_over.empty() ? ", and " : "",
-              left_over.empty() ? "" : counted_names(left_over) + (left_over.size() == 1 ? " is" : " are") + " left over, for which the model has no place");
+              left_over.empty() ? ""
+                                : counted_names(left_over) + (left_over.size() == 1 ? " is" : " are") +
+                                      " left over, for which the model has no place");
   return steps;
 }
 
@@ -154,8 +171,10 @@ inline std::vector<read_step> plan_load(const tensor_files& files, const paramet
 // Errors: no directory, one without config.json (no model, or a save that did not finish), contents that make no sense.
 inline model_info load_model_info(const std::filesystem::path& folder) {
   namespace fs = std::filesystem;
-  GRAFT_CHECK(fs::is_directory(folder), folder.string(), ": expected a model directory, ", fs::exists(folder) ? "this is no folder" : "there is nothing at this path");
-  GRAFT_CHECK(fs::exists(folder / "config.json"), folder.string(), ": expected a model directory, but it has no config.json (not a model, or a save that did not finish)");
+  GRAFT_CHECK(fs::is_directory(folder), folder.string(), ": expected a model directory, ",
+              fs::exists(folder) ? "this is no folder" : "there is nothing at this path");
+  GRAFT_CHECK(fs::exists(folder / "config.json"), folder.string(),
+              ": expected a model directory, but it has no config.json (not a model, or a save that did not finish)");
   model_info info{folder, read_config(folder / "config.json"), std::nullopt};
   if (fs::exists(folder / "graft.json")) {
     info.card = read_model_card(folder / "graft.json");
@@ -179,13 +198,14 @@ load_report load_parameters(const std::filesystem::path& folder, const parameter
   return report;
 }
 
-// Writes a model directory from an arena in host memory: weights, graft.json, tokenizer files, config.json. A model that
-// was there is replaced as a whole; the directory may be one that is mapped for reading.
-// Errors: graft::error when shape, layout and card contradict each other and for what the disk says. Then the
-// directory is as it was.
+// Writes a model directory from an arena in host memory: weights, graft.json, tokenizer files, config.json. A model
+// that was there is replaced as a whole; the directory may be one that is mapped for reading.
+//
+// Errors: graft::error when shape, layout and card contradict each other and for what the disk says. Then the directory
+// is as it was.
 template <class T>
-void save_model(const std::filesystem::path& folder, const model_config& config, const parameter_layout& layout, const T* arena, const model_card& card,
-                const save_options& options = {}) {
+void save_model(const std::filesystem::path& folder, const model_config& config, const parameter_layout& layout,
+                const T* arena, const model_card& card, const save_options& options = {}) {
   const std::string place = folder.string();
   const nlohmann::json config_text = config_to_json(config, options.dtype);
   const nlohmann::json card_text = to_json(card);
@@ -197,7 +217,8 @@ void save_model(const std::filesystem::path& folder, const model_config& config,
   const expert_naming naming = naming_of(family_of(config.shape).family);
   for (const tensor_entry& entry : layout.tensors) {
     const auto extents = detail::extents_of(entry);
-    tensors.push_back(make_tensor_source(locate(entry.name, extents, naming, config.shape.experts).name, extents, arena + entry.offset, options.dtype));
+    tensors.push_back(make_tensor_source(locate(entry.name, extents, naming, config.shape.experts).name, extents,
+                                         arena + entry.offset, options.dtype));
   }
 
   atomic_folder out(folder, "config.json");

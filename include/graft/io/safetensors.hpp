@@ -61,11 +61,13 @@ inline bool checked_multiply(std::uint64_t a, std::uint64_t b, std::uint64_t& pr
 }
 
 inline std::uint64_t unsigned_entry(const nlohmann::json& value, const std::string& place, const char* key) {
-  GRAFT_CHECK(value.is_number_unsigned(), place, ": expected ", key, " to hold integers from 0 to 2^64-1, got ", shown(value));
+  GRAFT_CHECK(value.is_number_unsigned(), place, ": expected ", key, " to hold integers from 0 to 2^64-1, got ",
+              shown(value));
   return value.get<std::uint64_t>();
 }
 
-inline stored_tensor parse_stored_tensor(const std::string& name, const nlohmann::json& value, const std::string& file) {
+inline stored_tensor parse_stored_tensor(const std::string& name, const nlohmann::json& value,
+                                         const std::string& file) {
   const std::string place = file + ": tensor " + in_quotes(name);
   json_reader entry(value, place);
   stored_tensor tensor;
@@ -87,16 +89,20 @@ inline stored_tensor parse_stored_tensor(const std::string& name, const nlohmann
   tensor.end = unsigned_entry(offsets[1], place, "data_offsets");
   entry.finish();
 
-  GRAFT_CHECK(tensor.end >= tensor.begin, place, ": expected data_offsets in ascending order, got [", tensor.begin, ", ", tensor.end, "]");
+  GRAFT_CHECK(tensor.end >= tensor.begin, place, ": expected data_offsets in ascending order, got [", tensor.begin,
+              ", ", tensor.end, "]");
   std::uint64_t bits = static_cast<std::uint64_t>(bits_of(tensor.dtype));
   std::uint64_t count = 1;
   bool fits = true;
   for (const std::uint64_t extent : tensor.shape) fits = fits && checked_multiply(count, extent, count);
   fits = fits && checked_multiply(count, bits, bits);
-  GRAFT_CHECK(fits, place, ": the shape ", shape_text(tensor.shape), " of ", dtype, " has more bits than 64-bit arithmetic holds");
-  GRAFT_CHECK(bits % 8 == 0, place, ": the shape ", shape_text(tensor.shape), " of ", dtype, " does not fill whole bytes, it has ", bits, " bits");
-  GRAFT_CHECK(tensor.bytes() == bits / 8, place, ": expected ", bits / 8, " bytes for the shape ", shape_text(tensor.shape), " of ", dtype,
-              ", got ", tensor.bytes(), " (data_offsets [", tensor.begin, ", ", tensor.end, "])");
+  GRAFT_CHECK(fits, place, ": the shape ", shape_text(tensor.shape), " of ", dtype,
+              " has more bits than 64-bit arithmetic holds");
+  GRAFT_CHECK(bits % 8 == 0, place, ": the shape ", shape_text(tensor.shape), " of ", dtype,
+              " does not fill whole bytes, it has ", bits, " bits");
+  GRAFT_CHECK(tensor.bytes() == bits / 8, place, ": expected ", bits / 8, " bytes for the shape ",
+              shape_text(tensor.shape), " of ", dtype, ", got ", tensor.bytes(), " (data_offsets [", tensor.begin, ", ",
+              tensor.end, "])");
   return tensor;
 }
 
@@ -110,8 +116,8 @@ inline safetensors_header parse_safetensors(std::span<const std::byte> bytes, co
   std::memcpy(&length, bytes.data(), 8);
   GRAFT_CHECK(length <= safetensors_header_limit, file, ": expected a header of at most ", safetensors_header_limit,
               " bytes, the file says ", length);
-  GRAFT_CHECK(length <= bytes.size() - 8, file, ": truncated, the header should have ", length, " bytes and the file holds ",
-              bytes.size() - 8, " after the length");
+  GRAFT_CHECK(length <= bytes.size() - 8, file, ": truncated, the header should have ", length,
+              " bytes and the file holds ", bytes.size() - 8, " after the length");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
   GRAFT_CHECK(!text.empty() && text.front() == '{', file, ": expected the header to start with {, got ",
               text.empty() ? std::string("an empty header") : detail::in_quotes(text.substr(0, 1)));
@@ -124,9 +130,11 @@ inline safetensors_header parse_safetensors(std::span<const std::byte> bytes, co
       header.tensors.push_back(detail::parse_stored_tensor(name, value, file));
       continue;
     }
-    GRAFT_CHECK(value.is_object(), file, ": expected __metadata__ to be an object of strings, got ", detail::shown(value));
+    GRAFT_CHECK(value.is_object(), file, ": expected __metadata__ to be an object of strings, got ",
+                detail::shown(value));
     for (const auto& [key, entry] : value.items()) {
-      GRAFT_CHECK(entry.is_string(), file, ": expected __metadata__ to hold strings, got ", detail::shown(entry), " for ", detail::in_quotes(key));
+      GRAFT_CHECK(entry.is_string(), file, ": expected __metadata__ to hold strings, got ", detail::shown(entry),
+                  " for ", detail::in_quotes(key));
       header.metadata.emplace(key, entry.template get<std::string>());
     }
   }
@@ -137,14 +145,15 @@ inline safetensors_header parse_safetensors(std::span<const std::byte> bytes, co
   std::uint64_t expected = 0;
   for (const stored_tensor& tensor : header.tensors) {
     GRAFT_CHECK(tensor.begin == expected, file, ": tensor ", detail::in_quotes(tensor.name), ": ",
-                tensor.begin > expected ? "a hole before it" : "it overlaps the tensor before it", ", expected its data to begin at ", expected,
-                ", got ", tensor.begin);
+                tensor.begin > expected ? "a hole before it" : "it overlaps the tensor before it",
+                ", expected its data to begin at ", expected, ", got ", tensor.begin);
     expected = tensor.end;
   }
   const std::uint64_t present = bytes.size() - header.data_begin;
-  GRAFT_CHECK(expected <= present, file, ": truncated, the tensors need ", expected, " bytes of data and the file holds ", present);
-  GRAFT_CHECK(expected == present, file, ": ", present - expected, " bytes after the last tensor, the tensors need ", expected,
+  GRAFT_CHECK(expected <= present, file, ": truncated, the tensors need ", expected,
               " bytes of data and the file holds ", present);
+  GRAFT_CHECK(expected == present, file, ": ", present - expected, " bytes after the last tensor, the tensors need ",
+              expected, " bytes of data and the file holds ", present);
   return header;
 }
 
@@ -163,7 +172,8 @@ class safetensors_file {
 
   // nullptr when there is none of this name.
   const stored_tensor* find(std::string_view wanted) const {
-    const auto at = std::lower_bound(by_name_.begin(), by_name_.end(), wanted, [&](std::size_t i, std::string_view key) { return name(i) < key; });
+    const auto at = std::lower_bound(by_name_.begin(), by_name_.end(), wanted,
+                                     [&](std::size_t i, std::string_view key) { return name(i) < key; });
     return at != by_name_.end() && name(*at) == wanted ? &header_.tensors[*at] : nullptr;
   }
 
@@ -178,8 +188,9 @@ class safetensors_file {
   void read(const stored_tensor& tensor, std::uint64_t first, std::uint64_t count, T* target) const {
     GRAFT_CHECK(is_readable_weight(tensor.dtype), path().string(), ": tensor ", detail::in_quotes(tensor.name),
                 ": expected weights of F64, F32, BF16 or F16, got ", name_of(tensor.dtype));
-    GRAFT_CHECK(first <= tensor.size() && count <= tensor.size() - first, path().string(), ": tensor ", detail::in_quotes(tensor.name),
-                ": asked for elements ", first, " to ", first + count, " of ", tensor.size());
+    GRAFT_CHECK(first <= tensor.size() && count <= tensor.size() - first, path().string(), ": tensor ",
+                detail::in_quotes(tensor.name), ": asked for elements ", first, " to ", first + count, " of ",
+                tensor.size());
     const std::uint64_t width = static_cast<std::uint64_t>(bits_of(tensor.dtype)) / 8;
     convert_from_file(tensor.dtype, bytes(tensor).data() + first * width, target, static_cast<index_t>(count));
   }

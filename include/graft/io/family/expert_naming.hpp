@@ -37,7 +37,8 @@ constexpr expert_naming naming_of(model_family family) {
 }
 
 // Where a layout's tensor (a name as in Llama and Mixtral, its extents in `own`) lies in a file of this naming.
-inline tensor_location locate(const std::string& name, const std::vector<std::uint64_t>& own, expert_naming naming, index_t experts) {
+inline tensor_location locate(const std::string& name, const std::vector<std::uint64_t>& own, expert_naming naming,
+                              index_t experts) {
   const auto [layer, rest] = detail::split_layer(name);
   constexpr std::string_view head = "block_sparse_moe.";
   if (naming == expert_naming::mixtral || layer < 0 || !rest.starts_with(head)) return {name, 0, own};
@@ -46,8 +47,10 @@ inline tensor_location locate(const std::string& name, const std::vector<std::ui
   if (!tail.starts_with("experts.")) return {prefix + std::string(tail), 0, own};
 
   const auto numbered = detail::leading_number(tail.substr(std::string_view("experts.").size()));
-  GRAFT_CHECK(numbered.has_value() && own.size() == 2 && (numbered->second == "w1.weight" || numbered->second == "w2.weight" || numbered->second == "w3.weight"),
-              "locate: expected an expert's matrix w1, w2 or w3, got the tensor ", name);
+  GRAFT_CHECK(
+      numbered.has_value() && own.size() == 2 &&
+          (numbered->second == "w1.weight" || numbered->second == "w2.weight" || numbered->second == "w3.weight"),
+      "locate: expected an expert's matrix w1, w2 or w3, got the tensor ", name);
   const auto [expert, matrix] = *numbered;
   const char part = matrix[1];
   if (naming == expert_naming::qwen) {
@@ -81,10 +84,13 @@ file_layers survey_layers(const Names& names, const std::string& place) {
     const bool mixtral = rest.substr(0, experts) == "block_sparse_moe";
     if (!mixtral && rest.substr(0, experts) != "mlp") continue;
     const auto numbered = detail::leading_number(rest.substr(experts + std::string_view(".experts.").size()));
-    const expert_naming naming = mixtral ? expert_naming::mixtral : numbered ? expert_naming::qwen : expert_naming::fused;
+    const expert_naming naming = mixtral    ? expert_naming::mixtral
+                                 : numbered ? expert_naming::qwen
+                                            : expert_naming::fused;
     const auto [at, is_new] = layers.naming.emplace(layer, naming);
     first_name.emplace(layer, name);
-    GRAFT_CHECK(at->second == naming, place, ": layer ", layer, " mixes two ways of storing experts, it has both ", first_name.at(layer), " and ", name);
+    GRAFT_CHECK(at->second == naming, place, ": layer ", layer, " mixes two ways of storing experts, it has both ",
+                first_name.at(layer), " and ", name);
     if (numbered) {
       index_t& highest = layers.experts[layer];
       highest = std::max(highest, numbered->first + 1);

@@ -58,7 +58,8 @@ struct layer_name {
 // Reads the number at the start of text and what follows its dot.
 inline std::optional<std::pair<index_t, std::string_view>> leading_number(std::string_view text) {
   const std::size_t dot = text.find('.');
-  if (dot == 0 || dot > 9 || text.substr(0, dot).find_first_not_of("0123456789") != std::string_view::npos) return std::nullopt;
+  if (dot == 0 || dot > 9 || text.substr(0, dot).find_first_not_of("0123456789") != std::string_view::npos)
+    return std::nullopt;
   return std::pair{static_cast<index_t>(std::stol(std::string(text.substr(0, dot)))), text.substr(dot + 1)};
 }
 
@@ -71,23 +72,32 @@ inline layer_name split_layer(std::string_view name) {
 
 }  // namespace detail
 
-// What config.json implies for a tensor of a layout (names as in Llama and Mixtral); nothing for names it does not know.
+// What config.json implies for a tensor of a layout (names as in Llama and Mixtral); nothing for names it does not
+// know.
 inline std::optional<expected_extents> extents_from_config(std::string_view name, const transformer_shape& shape) {
-  const auto of = [](std::string keys, auto... extents) { return expected_extents{{static_cast<std::uint64_t>(extents)...}, std::move(keys)}; };
+  const auto of = [](std::string keys, auto... extents) {
+    return expected_extents{{static_cast<std::uint64_t>(extents)...}, std::move(keys)};
+  };
   const std::string hidden = family_of(shape).hidden_key;
   const std::string_view rest = detail::split_layer(name).rest;
-  if (rest == "model.embed_tokens.weight" || rest == "lm_head.weight") return of("vocab_size, hidden_size", shape.vocabulary, shape.width);
-  if (rest == "model.norm.weight" || rest == "input_layernorm.weight" || rest == "post_attention_layernorm.weight") return of("hidden_size", shape.width);
-  if (rest == "self_attn.q_proj.weight") return of("num_attention_heads * head_dim, hidden_size", shape.query_width(), shape.width);
+  if (rest == "model.embed_tokens.weight" || rest == "lm_head.weight")
+    return of("vocab_size, hidden_size", shape.vocabulary, shape.width);
+  if (rest == "model.norm.weight" || rest == "input_layernorm.weight" || rest == "post_attention_layernorm.weight")
+    return of("hidden_size", shape.width);
+  if (rest == "self_attn.q_proj.weight")
+    return of("num_attention_heads * head_dim, hidden_size", shape.query_width(), shape.width);
   if (rest == "self_attn.k_proj.weight" || rest == "self_attn.v_proj.weight")
     return of("num_key_value_heads * head_dim, hidden_size", shape.kv_width(), shape.width);
-  if (rest == "self_attn.o_proj.weight") return of("hidden_size, num_attention_heads * head_dim", shape.width, shape.query_width());
+  if (rest == "self_attn.o_proj.weight")
+    return of("hidden_size, num_attention_heads * head_dim", shape.width, shape.query_width());
   if (rest == "self_attn.q_norm.weight" || rest == "self_attn.k_norm.weight") return of("head_dim", shape.head_dim);
-  if (rest == "mlp.gate_proj.weight" || rest == "mlp.up_proj.weight") return of(hidden + ", hidden_size", shape.hidden, shape.width);
+  if (rest == "mlp.gate_proj.weight" || rest == "mlp.up_proj.weight")
+    return of(hidden + ", hidden_size", shape.hidden, shape.width);
   if (rest == "mlp.down_proj.weight") return of("hidden_size, " + hidden, shape.width, shape.hidden);
   if (rest == "block_sparse_moe.gate.weight") return of("number of experts, hidden_size", shape.experts, shape.width);
   if (rest.starts_with("block_sparse_moe.experts.")) {
-    if (rest.ends_with(".w1.weight") || rest.ends_with(".w3.weight")) return of(hidden + ", hidden_size", shape.hidden, shape.width);
+    if (rest.ends_with(".w1.weight") || rest.ends_with(".w3.weight"))
+      return of(hidden + ", hidden_size", shape.hidden, shape.width);
     if (rest.ends_with(".w2.weight")) return of("hidden_size, " + hidden, shape.width, shape.hidden);
   }
   return std::nullopt;
