@@ -30,8 +30,8 @@ struct mix_source {
 };
 
 struct mix_options {
-  std::vector<double> weights;  // of the branches in an average, in any scale; empty: equal
-  std::uint64_t seed = 0;       // for what is drawn anew
+  std::vector<double> weights = {};  // of the branches in an average, in any scale; empty: equal
+  std::uint64_t seed = 0;            // for what is drawn anew
 };
 
 namespace detail {
@@ -81,7 +81,7 @@ void check_mixable(const std::vector<mix_source<M>>& sources) {
 
 // Fills target (target_layout.size elements) from the branches. Every tensor of the target is set exactly once, and every tensor
 // of every branch is used exactly once, or the call fails and names the tensor.
-// Order: branches in the order given; sums in fp64, rounded once, so that equal models average to themselves bit for bit.
+// Order: branches in the order given; sums in fp64, rounded once. Equal models average to themselves bit for bit.
 template <class M>
 void mix(const recipe& how, const std::vector<mix_source<M>>& sources, const parameter_layout& target_layout, std::span<M> target,
          const mix_options& options = {}) {
@@ -122,12 +122,21 @@ void mix(const recipe& how, const std::vector<mix_source<M>>& sources, const par
         break;
       }
       case merge_rule::average: {
-        std::vector<double> mean(static_cast<std::size_t>(entry.size()), 0.0);
-        for (std::size_t branch = 0; branch < sources.size(); ++branch) {
-          const M* values = take(branch, entry.name, entry);
-          for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += weights[branch] * static_cast<double>(values[i]);
+        std::vector<const M*> values;
+        for (std::size_t branch = 0; branch < sources.size(); ++branch) values.push_back(take(branch, entry.name, entry));
+        for (index_t i = 0; i < entry.size(); ++i) {
+          double total = 0, low = INFINITY, high = -INFINITY;
+          for (std::size_t branch = 0; branch < sources.size(); ++branch) {
+            if (weights[branch] == 0) continue;
+            const auto value = static_cast<double>(values[branch][i]);
+            total += weights[branch] * value;
+            low = std::min(low, value);
+            high = std::max(high, value);
+          }
+          // A mean lies between its terms. With fp64 parameters rounding could take it outside.
+          const double mean = total / sum;
+          out[i] = static_cast<M>(mean < low ? low : mean > high ? high : mean);
         }
-        for (std::size_t i = 0; i < mean.size(); ++i) out[i] = static_cast<M>(mean[i] / sum);
         break;
       }
     }

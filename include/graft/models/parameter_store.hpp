@@ -54,7 +54,8 @@ class parameter_store {
   // Allocates the gradients (zero) and decides which tensors have one. A parameter none of whose tensors is trained gets none, and
   // layers compute nothing for it.
   void set_trainable(const trainable_rule& rule) {
-    if (gradients_.size() == 0) gradients_ = buffer<M, space>(layout_.size);
+    gradients_ = {};  // gives the old memory back before the new is asked for
+    gradients_ = buffer<M, space>(layout_.size);
     trainable_.assign(layout_.tensors.size(), true);
     for (std::size_t i = 0; i < layout_.tensors.size(); ++i) trainable_[i] = !rule || rule(layout_.tensors[i]);
     gradient_views_ = bind_parameters<Tree<typename Compute::gradient>>(specs_, gradients_.view());
