@@ -59,7 +59,15 @@ class cublas_lt {
   template <class Scale>
   void multiply(const matmul_key& key, const void* a, const void* b, void* c, Scale beta, cudaStream_t stream) {
     auto found = plans_.find(key);
-    if (found == plans_.end()) found = plans_.emplace(key, make_plan(key)).first;
+    if (found == plans_.end()) {
+      found = plans_.try_emplace(key).first;  // made in place: what a descriptor holds is cuBLASLt's affair
+      try {
+        make_plan(key, found->second);
+      } catch (...) {
+        plans_.erase(found);
+        throw;
+      }
+    }
     matmul_plan& plan = found->second;
     const Scale alpha = 1;
     GRAFT_CUBLAS(cublasLtMatmul(handle_, &plan.operation, &alpha, a, &plan.a, b, &plan.b, &beta, c, &plan.c, c, &plan.c,
@@ -76,8 +84,7 @@ class cublas_lt {
                                           static_cast<std::uint64_t>(columns), pitch));
   }
 
-  matmul_plan make_plan(const matmul_key& key) const {
-    matmul_plan plan{};
+  void make_plan(const matmul_key& key, matmul_plan& plan) const {
     const bool wide = key.input == CUDA_R_64F;
     GRAFT_CUBLAS(cublasLtMatmulDescInit(&plan.operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
                                         wide ? CUDA_R_64F : CUDA_R_32F));
@@ -112,7 +119,6 @@ class cublas_lt {
                 ", k=", key.k, ", pitches ", key.pitch_a, ", ", key.pitch_b, ", ", key.pitch_c, ", alignments ",
                 key.alignment_a, ", ", key.alignment_b, ", ", key.alignment_c, " bytes");
     plan.algorithm = result.algo;
-    return plan;
   }
 
   buffer<std::byte, device_space> workspace_;

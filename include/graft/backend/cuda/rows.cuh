@@ -122,10 +122,12 @@ struct warp_group : detail::device_group<warp_group> {
 // A block of 256 threads as a group. Order: element i goes to thread i mod 256; each warp as above, then warps 0 to 7.
 struct block_group : detail::device_group<block_group> {
   static constexpr std::size_t largest_value = 16;
-  static constexpr std::size_t scratch_bytes = largest_value * detail::row_block_warps;
+  // One value of each warp, in shared memory.
+  struct alignas(largest_value) scratch {
+    std::byte bytes[largest_value * detail::row_block_warps];
+  };
 
-  // Requires: scratch in shared memory, aligned to largest_value.
-  __device__ explicit block_group(std::byte* scratch) : scratch_(scratch), rank_(static_cast<int>(threadIdx.x)) {}
+  __device__ explicit block_group(scratch& shared) : scratch_(&shared), rank_(static_cast<int>(threadIdx.x)) {}
 
   __device__ static constexpr int threads() { return detail::row_block_threads; }
   __device__ int rank() const { return rank_; }
@@ -133,7 +135,7 @@ struct block_group : detail::device_group<block_group> {
   template <class T, class Op>
   __device__ T combine(T value, const Op& op) const {
     static_assert(sizeof(T) <= largest_value, "graft::Group: a reduced type is larger than 16 bytes. Reduce its members one by one.");
-    T* part = reinterpret_cast<T*>(scratch_);
+    T* part = reinterpret_cast<T*>(scratch_->bytes);
     value = detail::reduce_lanes(value, rank_ % detail::warp_size, op);
     if (rank_ % detail::warp_size == 0) part[rank_ / detail::warp_size] = value;
     __syncthreads();
@@ -145,7 +147,7 @@ struct block_group : detail::device_group<block_group> {
   }
 
  private:
-  std::byte* scratch_;
+  scratch* scratch_;
   int rank_;
 };
 
@@ -163,8 +165,8 @@ static __global__ void __launch_bounds__(row_block_threads) warp_rows_kernel(ind
 
 template <class Algorithm>
 static __global__ void __launch_bounds__(row_block_threads) block_rows_kernel(index_t row_count, const Algorithm algorithm) {
-  __shared__ alignas(block_group::largest_value) std::byte scratch[block_group::scratch_bytes];
-  block_group group(scratch);
+  __shared__ block_group::scratch shared;
+  block_group group(shared);
   for (index_t row = blockIdx.x; row < row_count; row += gridDim.x) algorithm(group, row);
 }
 
