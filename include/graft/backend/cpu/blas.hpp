@@ -16,9 +16,20 @@
 
 namespace graft::detail {
 
+// A BLAS with threads of its own ignores OpenMP's setting: told once to stay on the calling thread.
+inline void keep_blas_sequential() {
+  constexpr int own_threads = 1;  // openblas_get_parallel: 0 sequential, 1 threads, 2 OpenMP
+  static const bool once = [] {
+    if (openblas_get_parallel() == own_threads) openblas_set_num_threads(1);
+    return true;
+  }();
+  static_cast<void>(once);
+}
+
 template <product_form Form, class T>
   requires(std::is_same_v<T, float> || std::is_same_v<T, double>)
 void blas_tile(const tile<T, T>& t) {
+  keep_blas_sequential();
   const CBLAS_TRANSPOSE a_op = Form == product_form::tn ? CblasTrans : CblasNoTrans;
   const CBLAS_TRANSPOSE b_op = Form == product_form::nt ? CblasTrans : CblasNoTrans;
   const int m = library_int(t.rows), n = library_int(t.columns), k = library_int(t.depth);
@@ -57,16 +68,6 @@ void blas_tile(const tile<bfloat16, Out>& t) {
         out = Out(t.add ? float(out) + c[i * t.columns + j] : c[i * t.columns + j]);
       }
   }
-}
-
-// A BLAS with threads of its own ignores OpenMP's setting: told once to stay on the calling thread.
-inline void keep_blas_sequential() {
-  constexpr int own_threads = 1;  // openblas_get_parallel: 0 sequential, 1 threads, 2 OpenMP
-  static const bool once = [] {
-    if (openblas_get_parallel() == own_threads) openblas_set_num_threads(1);
-    return true;
-  }();
-  static_cast<void>(once);
 }
 
 }  // namespace graft::detail
