@@ -27,8 +27,7 @@ inline void keep_blas_sequential() {
 }
 
 template <product_form Form, class T>
-  requires(std::is_same_v<T, float> || std::is_same_v<T, double>)
-void blas_tile(const tile<T, T>& t) {
+requires(std::is_same_v<T, float> || std::is_same_v<T, double>) void blas_tile(const tile<T, T>& t) {
   keep_blas_sequential();
   const CBLAS_TRANSPOSE a_op = Form == product_form::tn ? CblasTrans : CblasNoTrans;
   const CBLAS_TRANSPOSE b_op = Form == product_form::nt ? CblasTrans : CblasNoTrans;
