@@ -44,9 +44,10 @@ struct view {
     }
   }
 
-  GRAFT_HOST_DEVICE constexpr operator view<const T, Rank, Space>() const
+  // A template so that view<const T> does not declare a conversion to itself.
+  template <std::same_as<const T> U>
     requires(!std::is_const_v<T>)
-  {
+  GRAFT_HOST_DEVICE constexpr operator view<U, Rank, Space>() const {
     view<const T, Rank, Space> result;
     result.data = data;
     for (int axis = 0; axis < Rank; ++axis) {

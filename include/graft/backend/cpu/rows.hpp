@@ -25,12 +25,12 @@ namespace graft {
 // lanes 0, 1, ...), and the lanes are combined pairwise: 8 apart, 4, 2, 1. The compiler may use vectors of any width.
 struct serial_group {
   template <class F>
-  void for_each(index_t n, const F& f) const {
+  GRAFT_HOST_DEVICE void for_each(index_t n, const F& f) const {
     GRAFT_INDEPENDENT_ITERATIONS
     for (index_t i = 0; i < n; ++i) f(i);
   }
   template <class F, class Op, class T>
-  T reduce(index_t n, const F& f, const Op& op, T identity) const {
+  GRAFT_HOST_DEVICE T reduce(index_t n, const F& f, const Op& op, T identity) const {
     constexpr int lanes = 16;
     T lane[lanes];
     for (int l = 0; l < lanes; ++l) lane[l] = identity;
@@ -44,19 +44,19 @@ struct serial_group {
     return lane[0];
   }
   template <class F>
-  auto sum(index_t n, const F& f) const {
+  GRAFT_HOST_DEVICE auto sum(index_t n, const F& f) const {
     using T = value_type<F>;
     return reduce(
         n, f, [](T a, T b) { return a + b; }, T(0));
   }
   template <class F>
-  auto max(index_t n, const F& f) const {
+  GRAFT_HOST_DEVICE auto max(index_t n, const F& f) const {
     using T = value_type<F>;
     return reduce(
         n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>);
   }
   template <class F>
-  auto argmax(index_t n, const F& f) const {
+  GRAFT_HOST_DEVICE auto argmax(index_t n, const F& f) const {
     using T = value_type<F>;
     constexpr index_t few = 64;
     indexed_value<T> best{lowest<T>, 0};
@@ -74,10 +74,10 @@ struct serial_group {
     return best;
   }
   template <class F>
-  void single(const F& f) const {
+  GRAFT_HOST_DEVICE void single(const F& f) const {
     f();
   }
-  void sync() const {}
+  GRAFT_HOST_DEVICE void sync() const {}
 
  private:
   template <class F>

@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+
+// branch: a copy of a seed, trained alone on its own domain. Also trains any model directory further, mixtures included.
+//
+//   build/bin/branch --from models/seed --out models/code --domain code=~/src --steps 300
+
+#include "common/data.hpp"
+#include "common/progress.hpp"
+#include "common/training_flags.hpp"
+
+int main(int argc, char** argv) {
+  using namespace examples;
+  CLI::App app("Trains a copy of a model on a domain of its own", "branch");
+  common_options common;
+  training_job job;
+  std::vector<std::string> domains, token_files;
+  fs::path from;
+  index_t max_bytes = 0;
+  std::string trained = "all";
+  job.training = {.steps = 300, .learning_rate = 2e-3, .warmup_steps = 20};
+  job.method = "expert";
+  app.add_option("--from", from, "model directory to start from")->required();
+  app.add_option("--out", job.out, "model directory to write")->required();
+  app.add_option("--domain", domains, "NAME=PATH of text or token files, repeatable");
+  app.add_option("--tokens", token_files, "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
+  app.add_option("--trained", trained, "all, all-but-experts or routers")->capture_default_str()->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
+  app.add_option("--method", job.method, "how graft.json calls the result")->capture_default_str();
+  app.add_option("--label", job.label, "name in the progress bar");
+  app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
+  app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
+  add_common_options(app, common);
+  add_training_flags(app, job.training);
+
+  return run_program(app, argc, argv, [&] {
+    const auto engine = make_engine(common.engine);
+    GRAFT_CHECK(!domains.empty() || !token_files.empty(), "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
+    if (!domains.empty()) job.data = training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes));
+    for (const std::string& text : token_files) {
+      const graft::domain_source named = parse_domain(text);
+      job.data.push_back({named.name, named.path, 1.0});
+    }
+    if (job.label.empty()) job.label = job.out.filename().string();
+    for (const graft::mix_training what : {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
+      if (trained == graft::name_of(what)) job.trained = what;
+    job.start = from;
+    job.seed = common.seed;
+    progress_bar bar(job.label, job.training.steps);
+    engine->train(job, std::ref(bar));
+    std::cout << job.out.string() << ": trained on " << job.training.steps * job.training.tokens_per_step() << " tokens" << std::endl;
+    return 0;
+  });
+}

@@ -1,0 +1,17 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The engine on the CPU in bf16.
+
+#include <graft/backend/cpu/cpu.hpp>
+
+#include "common/engine_choice.hpp"
+#include "common/engine_templates.hpp"
+
+namespace examples {
+
+std::unique_ptr<engine> make_cpu_bf16_engine(const graft::context_options& options) {
+  return std::make_unique<backend_engine<graft::compute<graft::bf16, graft::cpu>>>(options);
+}
+
+}  // namespace examples

@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The engine on CUDA in fp32.
+
+#include <graft/backend/cuda/cuda.cuh>
+
+#include "common/engine_choice.hpp"
+#include "common/engine_templates.hpp"
+
+namespace examples {
+
+std::unique_ptr<engine> make_cuda_fp32_engine(const graft::context_options& options) {
+  return std::make_unique<backend_engine<graft::compute<graft::fp32, graft::cuda>>>(options);
+}
+
+bool cuda_device_present() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+}  // namespace examples

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The engine for one backend and precision: loads a directory into the model type that its config.json and graft.json name.
+
+#include <string>
+#include <utility>
+
+#include <graft/io/byte_tokenizer.hpp>
+#include <graft/io/model_directory.hpp>
+#include <graft/models/counts.hpp>
+#include <graft/policies/balancer/all.hpp>
+#include <graft/policies/balancer/switch_loss.hpp>
+#include <graft/policies/balancer/z_loss.hpp>
+#include <graft/policies/expert_layout/routed.hpp>
+#include <graft/policies/router/top_k.hpp>
+#include <graft/train/run.hpp>
+
+#include "common/engine.hpp"
+
+namespace examples {
+
+template <class Compute>
+class backend_engine final : public engine {
+ public:
+  using context_type = typename Compute::context_type;
+  template <int K>
+  using btx_transformer = graft::moe_transformer<graft::top_k<K>, graft::all<graft::switch_loss, graft::z_loss>, graft::routed, Compute>;
+
+  explicit backend_engine(const graft::context_options& options) : context_(options) {}
+
+  std::string device() const override { return Compute::backend::name; }
+  std::string precision() const override { return Compute::precision::name; }
+
+  nlohmann::json train(const training_job& job, const observe_step& observe) override {
+    nlohmann::json provenance;
+    with_model(job.start ? graft::load_model_info(*job.start) : new_model(job.shape), job.balance, [&](auto& model, const graft::model_info& info) {
+      if (job.start)
+        load(model, *job.start);
+      else
+        model.initialize(job.seed);
+      provenance = train_model(model, info, job, observe);
+    });
+    return provenance;
+  }
+
+  std::vector<graft::evaluation> evaluate(const evaluation_job& job) override {
+    std::vector<graft::evaluation> results;
+    with_model(graft::load_model_info(job.model), {}, [&](auto& model, const graft::model_info&) {
+      load(model, job.model);
+      for (const held_out_domain& domain : job.domains) {
+        graft::evaluation_windows windows(graft::token_file(domain.path, model.shape().vocabulary), job.positions, job.max_tokens);
+        const index_t rows = std::max<index_t>(1, 4096 / job.positions);
+        results.push_back(graft::evaluate(model, windows, job.positions, rows));
+      }
+    });
+    return results;
+  }
+
+  std::string generate(const fs::path& folder, const std::string& prompt, const graft::generation_options& options,
+                       const std::function<void(const std::string&)>& emit) override {
+    std::string text;
+    with_model(graft::load_model_info(folder), {}, [&](auto& model, const graft::model_info& info) {
+      GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", folder.string(), ": expected a model of the byte tokenizer, got ",
+                  info.card ? info.card->tokenizer.kind : std::string("a directory without graft.json"));
+      load(model, folder);
+      // A text starts after the end of another, as in training.
+      std::vector<std::int32_t> tokens{graft::byte_tokenizer::end_of_text()};
+      graft::byte_tokenizer::encode(prompt, tokens);
+      graft::generation_options limited = options;
+      limited.ids = graft::byte_tokenizer::ids();
+      limited.end_token = graft::byte_tokenizer::end_of_text();
+      const auto made = graft::generate(model, tokens, limited, [&](std::int32_t token) {
+        if (emit) emit(graft::byte_tokenizer::decode({&token, 1}));
+      });
+      text = graft::byte_tokenizer::decode(made);
+    });
+    return text;
+  }
+
+ private:
+  static graft::model_info new_model(const graft::transformer_shape& shape) {
+    graft::model_info info;
+    info.config.shape = shape;
+    info.config.end_of_text = graft::byte_tokenizer::end_of_text();
+    info.card.emplace();
+    return info;
+  }
+
+  // Calls use(model, info) with a model of the type that the directory names.
+  template <class Use>
+  void with_model(const graft::model_info& info, const balance_options& balance, Use use) {
+    const std::string place = info.folder.string();
+    if (info.config.shape.experts == 0) {
+      graft::dense_transformer<Compute> model(context_, info.config.shape);
+      use(model, info);
+      return;
+    }
+    const std::string router = info.card && info.card->router ? info.card->router->name : "top_k";
+    GRAFT_CHECK(router == "top_k", place, ": expected the router top_k, got ", router);
+    const auto with_slots = [&]<int K>() {
+      typename btx_transformer<K>::mixture_type mixture;
+      mixture.balancer.balancers = {{balance.switch_coefficient}, {{balance.z_coefficient}}};
+      btx_transformer<K> model(context_, info.config.shape, mixture);
+      use(model, info);
+    };
+    switch (info.config.experts_per_token) {
+      case 1: return with_slots.template operator()<1>();
+      case 2: return with_slots.template operator()<2>();
+      default:
+        graft::detail::raise(place, ": these programs are compiled for 1 or 2 experts per token, the model has ", info.config.experts_per_token);
+    }
+  }
+
+  template <class Model>
+  void load(Model& model, const fs::path& folder) {
+    std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));
+    graft::load_parameters(folder, model.layout(), values.data());
+    copy_from_host(context_, model.parameters().master(), values.data());
+    model.parameters().refresh(context_);
+  }
+
+  template <class Model>
+  nlohmann::json train_model(Model& model, const graft::model_info& info, const training_job& job, const observe_step& observe) {
+    const nlohmann::json origin = info.card ? info.card->provenance : nlohmann::json::object();
+    graft::domain_batches data(job.data, job.seed, model.shape().vocabulary);
+    graft::trainer<Model> run(model, job.training, graft::trainable_after_mix(job.trained));
+    const std::string signature =
+        fingerprint(graft::run_signature(run, data.description()) + " start=" + origin.value("signature", std::string("initialised")) +
+                    " trained=" + std::string(graft::name_of(job.trained)) + " balance=" + std::to_string(job.balance.switch_coefficient) + "/" +
+                    std::to_string(job.balance.z_coefficient));
+    if (fs::exists(job.out / "config.json")) {
+      const graft::model_info found = graft::load_model_info(job.out);
+      const std::string other = found.card ? found.card->provenance.value("signature", std::string("none")) : "none";
+      GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (signature ", other, ", this run's is ", signature,
+                  "): remove it or choose another place");
+      return found.card->provenance;
+    }
+
+    const graft::run_result result = graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds}, observe);
+    const index_t tokens = job.training.steps * job.training.tokens_per_step();
+    nlohmann::json provenance = {
+        {"method", job.method},
+        {"signature", signature},
+        {"seed", job.seed},
+        {"precision", Compute::precision::name},
+        {"device", Compute::backend::name},
+        {"data", data.description()},
+        {"parents", job.start ? nlohmann::json::array({job.start->filename().string()}) : nlohmann::json::array()},
+        {"train_tokens", origin.value("train_tokens", index_t{0}) + tokens},
+        {"last_train_tokens", tokens},
+        {"critical_path_tokens", origin.value("critical_path_tokens", index_t{0}) + tokens},
+        {"trained_parameters", model.parameters().trained_parameter_count()},
+        {"total_parameters", model.layout().parameter_count()},
+        {"active_parameters", graft::active_parameter_count(model.shape(), model.mixture())},
+        {"seconds", result.seconds},
+        {"tokens_per_second", result.seconds > 0 ? static_cast<double>(result.steps * job.training.tokens_per_step()) / result.seconds : 0.0}};
+    if (job.data.size() == 1) provenance["domain"] = job.data.front().name;
+    graft::model_card card = info.card.value_or(graft::model_card{});
+    card.provenance = provenance;
+    if constexpr (Model::mixture_type::present)
+      card.balancers = {{"switch_loss", {{"coefficient", job.balance.switch_coefficient}}}, {"z_loss", {{"coefficient", job.balance.z_coefficient}}}};
+    std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));
+    copy_to_host(context_, values.data(), model.parameters().master());
+    graft::save_model(job.out, info.config, model.layout(), values.data(), card);
+    fs::remove(job.out / "training" / "checkpoint.safetensors");
+    return provenance;
+  }
+
+  context_type context_;
+};
+
+}  // namespace examples

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Plots by gnuplot, as SVG: loss curves of all runs, and where the tokens of each domain went, per layer.
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <graft/analysis/evaluate.hpp>
+#include <graft/io/atomic_file.hpp>
+
+namespace examples {
+
+namespace fs = std::filesystem;
+
+// A curve: the metrics of one run, shifted to where its start left off.
+struct loss_curve {
+  std::string name;
+  fs::path metrics;            // metrics.jsonl
+  double tokens_before = 0;
+};
+
+inline bool run_gnuplot(const fs::path& script) {
+  const std::string command = "gnuplot '" + script.string() + "' 2> '" + script.string() + ".log'";
+  if (std::system(command.c_str()) == 0) {
+    fs::remove(script.string() + ".log");
+    return true;
+  }
+  std::fprintf(stderr, "plots: gnuplot failed on %s, its words are in %s.log\n", script.c_str(), script.c_str());
+  return false;
+}
+
+// Writes folder/loss.svg.
+inline bool plot_losses(const fs::path& folder, const std::vector<loss_curve>& curves) {
+  fs::create_directories(folder);
+  std::ostringstream data, plot;
+  int index = 0;
+  for (const loss_curve& curve : curves) {
+    std::ifstream in(curve.metrics);
+    if (!in) continue;
+    data << "\"" << curve.name << "\"\n";
+    double tokens = curve.tokens_before, mean = 0;
+    int count = 0;
+    for (std::string line; std::getline(in, line);) {
+      const nlohmann::json step = nlohmann::json::parse(line);
+      tokens += step["tokens"].get<double>();
+      ++count;
+      const double bits = step["loss"].get<double>() / 0.6931471805599453;
+      mean = count == 1 ? bits : mean + (bits - mean) / std::min(count, 10);
+      data << tokens / 1e6 << ' ' << mean << '\n';
+    }
+    data << "\n\n";
+    plot << (index > 0 ? ", " : "") << "'loss.dat' index " << index << " with lines lw 2 title columnheader(1)";
+    ++index;
+  }
+  if (index == 0) return false;
+  graft::write_file(folder / "loss.dat", data.str());
+  graft::write_file(folder / "loss.gnuplot", "cd '" + folder.string() + "'\nset terminal svg size 900,480 background 'white' font 'sans,13'\nset output 'loss.svg'\n"
+                                             "set xlabel 'million tokens along the path of the model'\nset ylabel 'training loss, bits per token'\n"
+                                             "set grid lc rgb '#dddddd'\nset key outside right noenhanced\nset yrange [*:6]\nplot " + plot.str() + "\n");
+  return run_gnuplot(folder / "loss.gnuplot");
+}
+
+// Writes folder/routing.svg: for each layer, one stacked bar per domain, the share of its slots that each expert gets.
+inline bool plot_routing(const fs::path& folder, const std::vector<std::string>& domains, const std::vector<std::string>& experts,
+                         const std::vector<graft::evaluation>& evaluations) {
+  const std::size_t expert_count = experts.size();
+  if (evaluations.empty() || expert_count == 0 || evaluations[0].expert_counts.empty()) return false;
+  fs::create_directories(folder);
+  const std::size_t layers = evaluations[0].expert_counts.size() / expert_count;
+  std::ostringstream data, script;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    data << "domain";
+    for (const std::string& expert : experts) data << " \"" << expert << "\"";
+    data << '\n';
+    for (std::size_t d = 0; d < domains.size(); ++d) {
+      double total = 0;
+      for (std::size_t e = 0; e < expert_count; ++e) total += evaluations[d].expert_counts[layer * expert_count + e];
+      data << domains[d];
+      for (std::size_t e = 0; e < expert_count; ++e) data << ' ' << evaluations[d].expert_counts[layer * expert_count + e] / total;
+      data << '\n';
+    }
+    data << "\n\n";
+  }
+  graft::write_file(folder / "routing.dat", data.str());
+  script << "cd '" << folder.string() << "'\nset terminal svg size " << 160 + 220 * layers << ",380 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
+         << "set style data histograms\nset style histogram rowstacked\nset style fill solid border -1\nset boxwidth 0.8\nset yrange [0:1]\n"
+         << "set xtics rotate by -35 noenhanced\nset key noenhanced\nset multiplot layout 1," << layers << " title 'share of the slots of each domain by expert'\n";
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    script << "set title 'layer " << layer << "'\n" << (layer + 1 == layers ? "set key outside right\n" : "unset key\n") << "plot ";
+    for (std::size_t e = 0; e < expert_count; ++e)
+      script << (e > 0 ? ", " : "") << "'routing.dat' index " << layer << " using " << e + 2 << (e == 0 ? ":xtic(1)" : "") << " title '" << experts[e] << "'";
+    script << '\n';
+  }
+  script << "unset multiplot\n";
+  graft::write_file(folder / "routing.gnuplot", script.str());
+  return run_gnuplot(folder / "routing.gnuplot");
+}
+
+}  // namespace examples

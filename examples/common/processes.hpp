@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Branches side by side: child processes with their output in files.
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <graft/core/error.hpp>
+
+namespace examples {
+
+// A command and the file that takes what it prints.
+struct child_command {
+  std::string label;
+  std::vector<std::string> words;
+  std::filesystem::path log;
+};
+
+// Starts a command. Errors: what the system says.
+inline pid_t start_process(const child_command& command) {
+  std::filesystem::create_directories(command.log.parent_path());
+  const pid_t child = fork();
+  GRAFT_CHECK(child >= 0, command.label, ": cannot start a process: ", std::strerror(errno));
+  if (child > 0) return child;
+  const int log = open(command.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) _exit(126);
+  std::vector<char*> arguments;
+  for (const std::string& word : command.words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  execv(arguments[0], arguments.data());
+  dprintf(2, "%s: %s\n", arguments[0], std::strerror(errno));
+  _exit(127);
+}
+
+// Runs all commands, at most `jobs` at a time; finished(label, exit status) is called for each. A command that fails disturbs no other.
+template <class Finished>
+void run_processes(const std::vector<child_command>& commands, int jobs, Finished finished) {
+  std::map<pid_t, std::string> running;
+  std::size_t next = 0;
+  while (next < commands.size() || !running.empty()) {
+    while (next < commands.size() && static_cast<int>(running.size()) < jobs) {
+      running.emplace(start_process(commands[next]), commands[next].label);
+      ++next;
+    }
+    int status = 0;
+    const pid_t child = waitpid(-1, &status, 0);
+    if (child < 0 && errno == EINTR) continue;
+    GRAFT_CHECK(child > 0, "waiting for a branch: ", std::strerror(errno));
+    const auto at = running.find(child);
+    if (at == running.end()) continue;
+    finished(at->second, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    running.erase(at);
+  }
+}
+
+}  // namespace examples

@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The options of a training run on a command line, in both directions: as flags of a program, and as the words that start
+// another program with the same options.
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <graft/train/trainer.hpp>
+
+namespace examples {
+
+inline void add_training_flags(CLI::App& app, graft::training_options& o) {
+  const auto add = [&](const char* flag, auto& value, const char* text) { app.add_option(flag, value, text)->capture_default_str(); };
+  add("--steps", o.steps, "optimizer steps");
+  add("--sequences", o.sequences, "sequences of a step");
+  add("--positions", o.positions, "tokens of a sequence");
+  add("--micro-sequences", o.micro_sequences, "sequences of one pass, 0: all of a step");
+  add("--learning-rate", o.learning_rate, "peak");
+  add("--warmup-steps", o.warmup_steps, "linear warm-up");
+  app.add_option("--decay", o.decay, "constant, cosine or linear")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, graft::decay_form>{
+          {"constant", graft::decay_form::constant}, {"cosine", graft::decay_form::cosine}, {"linear", graft::decay_form::linear}}));
+  add("--final-fraction", o.final_fraction, "of the peak, at the last step");
+  add("--weight-decay", o.optimizer.weight_decay, "decoupled");
+  add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
+}
+
+inline std::vector<std::string> training_words(const graft::training_options& o) {
+  std::vector<std::string> words;
+  const auto add = [&](const char* flag, const auto& value) {
+    std::ostringstream text;
+    text.precision(17);
+    text << value;
+    words.emplace_back(flag);
+    words.push_back(text.str());
+  };
+  add("--steps", o.steps);
+  add("--sequences", o.sequences);
+  add("--positions", o.positions);
+  add("--micro-sequences", o.micro_sequences);
+  add("--learning-rate", o.learning_rate);
+  add("--warmup-steps", o.warmup_steps);
+  add("--decay", graft::name_of(o.decay));
+  add("--final-fraction", o.final_fraction);
+  add("--weight-decay", o.optimizer.weight_decay);
+  add("--clip", o.optimizer.clip);
+  return words;
+}
+
+}  // namespace examples

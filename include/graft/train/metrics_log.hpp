@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Metrics of a run as JSON lines, one object per step. A resumed run first drops the lines of steps that it will repeat, so that the
+// file of a killed run ends as that of an undisturbed one.
+
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+#include <sstream>
+#include <string>
+
+#include <graft/core/error.hpp>
+#include <graft/io/atomic_file.hpp>
+#include <graft/train/trainer.hpp>
+
+namespace graft {
+
+class metrics_log {
+ public:
+  // Continues `path` at `next_step`: keeps the complete lines of earlier steps. Errors: what the disk says.
+  metrics_log(const std::filesystem::path& path, index_t next_step) : path_(path.string()) {
+    std::string kept;
+    std::ifstream old(path);
+    for (std::string line; std::getline(old, line) && !old.eof();)
+      if (step_of(line) >= 0 && step_of(line) < next_step) kept += line + "\n";
+    old.close();
+    write_file(path, kept);
+    out_.open(path, std::ios::app);
+    GRAFT_CHECK(out_.is_open(), path_, ": cannot be opened for writing");
+  }
+
+  void write(const step_report& report) {
+    std::ostringstream line;
+    line << std::setprecision(9) << "{\"step\": " << report.step << ", \"loss\": " << report.loss << ", \"auxiliary\": " << report.auxiliary
+         << ", \"gradient_norm\": " << report.gradient_norm << ", \"learning_rate\": " << report.learning_rate << ", \"tokens\": " << report.tokens
+         << ", \"seconds\": " << report.seconds;
+    if (!report.expert_counts.empty()) {
+      line << ", \"expert_counts\": [";
+      for (std::size_t i = 0; i < report.expert_counts.size(); ++i) line << (i > 0 ? ", " : "") << report.expert_counts[i];
+      line << "]";
+    }
+    out_ << line.str() << "}\n" << std::flush;
+    GRAFT_CHECK(out_.good(), path_, ": writing failed: is the disk full");
+  }
+
+ private:
+  // The number after "step": of a line, -1 when there is none.
+  static index_t step_of(const std::string& line) {
+    const std::string head = "{\"step\": ";
+    if (!line.starts_with(head) || !line.ends_with("}")) return -1;
+    return std::stoll(line.substr(head.size()));
+  }
+
+  std::string path_;
+  std::ofstream out_;
+};
+
+}  // namespace graft
