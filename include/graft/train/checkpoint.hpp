@@ -17,6 +17,35 @@
 
 namespace graft {
 
+namespace detail {
+
+// What two models of one size and one training may differ in: sizes that leave the count alone, policies and their options, and
+// which tensors are trained. A balancer is known by its loss at one point.
+template <class Model>
+std::string model_signature(Model& model) {
+  using Mixture = typename Model::mixture_type;
+  const transformer_shape& s = model.shape();
+  std::string trained;
+  for (std::size_t i = 0; i < model.layout().tensors.size(); ++i)
+    if (model.parameters().trainable()[i]) trained += model.layout().tensors[i].name + ' ';
+  std::ostringstream text;
+  text.precision(17);
+  text << "vocabulary=" << s.vocabulary << " width=" << s.width << " blocks=" << s.blocks << " heads=" << s.heads << " kv_heads=" << s.kv_heads
+       << " head_dim=" << s.head_dim << " hidden=" << s.hidden << " experts=" << s.experts << " tied=" << s.tied << " qk_norm=" << s.qk_norm
+       << " rope_theta=" << s.rope_theta << " rope_scaling=" << s.scaling.factor << '/' << s.scaling.low_frequency_factor << '/'
+       << s.scaling.high_frequency_factor << '/' << s.scaling.original_positions << " norm_eps=" << s.norm_eps
+       << " trained_tensors=" << std::hex << name_key(trained) << std::dec;
+  if constexpr (Mixture::present) {
+    const double counts[] = {3, 1}, scores[] = {0.75, 0.25};
+    text << " router=" << Mixture::router_type::name << '/' << Mixture::slots << " layout=" << Mixture::layout_type::name
+         << " balancer=" << Mixture::balancer_type::name << '/'
+         << model.mixture().balancer.loss(balance_statistics<double>{counts, scores, 2.0, 2, 1, 4});
+  }
+  return text.str();
+}
+
+}  // namespace detail
+
 // Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the source.
 template <class Model>
 std::string run_signature(trainer<Model>& run, const std::string& data) {
@@ -29,7 +58,7 @@ std::string run_signature(trainer<Model>& run, const std::string& data) {
        << " beta2=" << o.optimizer.beta2 << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay
        << " clip=" << o.optimizer.clip << " precision=" << Model::compute_type::precision::name
        << " parameters=" << run.model().layout().parameter_count() << " trained=" << run.model().parameters().trained_parameter_count()
-       << " data=" << data;
+       << ' ' << detail::model_signature(run.model()) << " data=" << data;
   return text.str();
 }
 

@@ -6,6 +6,7 @@
 // model it starts from; where it stands is one number, the step.
 
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -115,7 +116,7 @@ class trainer {
     report.gradient_norm = optimizer_.gradient_norm(context);
     report.tokens = options_.tokens_per_step();
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    GRAFT_CHECK(report.loss == report.loss && report.gradient_norm == report.gradient_norm,
+    GRAFT_CHECK(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
                 "trainer: step ", step_, " gave a loss of ", report.loss, " and a gradient norm of ", report.gradient_norm,
                 ": training diverged, lower the learning rate");
     ++step_;
@@ -127,7 +128,7 @@ class trainer {
     if (options.micro_sequences == 0) options.micro_sequences = options.sequences;
     GRAFT_CHECK(options.steps >= 0 && options.sequences > 0 && options.positions > 0, "trainer: expected steps >= 0, sequences > 0, positions > 0, got steps=",
                 options.steps, ", sequences=", options.sequences, ", positions=", options.positions);
-    GRAFT_CHECK(options.sequences % options.micro_sequences == 0, "trainer: expected micro_sequences to divide sequences, got micro_sequences=",
+    GRAFT_CHECK(options.micro_sequences > 0 && options.sequences % options.micro_sequences == 0, "trainer: expected micro_sequences to divide sequences, got micro_sequences=",
                 options.micro_sequences, ", sequences=", options.sequences);
     return options;
   }
