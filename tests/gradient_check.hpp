@@ -35,14 +35,17 @@ struct gradient_options {
   std::function<std::string(std::size_t)> name = [](std::size_t i) { return "[" + std::to_string(i) + "]"; };
 };
 
-// "" if the gradient agrees with the central differences of f() over x, else a sentence with the element that is furthest
-// outside its tolerance. x is left as it was. A gradient that is zero within its tolerance everywhere is refused: it tests nothing.
+// "" if the gradient agrees with the central differences of f() over x, else a sentence with the element that is
+// furthest outside its tolerance. x is left as it was. A gradient that is zero within its tolerance everywhere is
+// refused: it tests nothing.
 template <class F>
-std::string gradient_mismatch(F&& f, std::span<double> x, std::span<const double> gradient, const gradient_options& options = {}) {
+std::string gradient_mismatch(F&& f, std::span<double> x, std::span<const double> gradient,
+                              const gradient_options& options = {}) {
   std::ostringstream message;
   message.precision(12);
   if (x.size() != gradient.size() || x.empty()) {
-    message << "gradient check: expected a gradient as long as x, got " << gradient.size() << " and " << x.size() << " elements";
+    message << "gradient check: expected a gradient as long as x, got " << gradient.size() << " and " << x.size()
+            << " elements";
     return message.str();
   }
   const std::size_t count = options.samples == 0 ? x.size() : options.samples;
@@ -62,8 +65,9 @@ std::string gradient_mismatch(F&& f, std::span<double> x, std::span<const double
     const double f_below = f();
     x[i] = at;
     const double difference = (f_above - f_below) / (above - below);  // the step as it was after rounding
-    const double tolerance = options.rounding * 0x1p-53 * std::max({1.0, std::abs(f_above), std::abs(f_below)}) / options.step +
-                             options.third * options.step * options.step * largest;
+    const double tolerance =
+        options.rounding * 0x1p-53 * std::max({1.0, std::abs(f_above), std::abs(f_below)}) / options.step +
+        options.third * options.step * options.step * largest;
     if (std::abs(difference) > 10 * tolerance) ++seen;
     const double excess = std::abs(gradient[i] - difference) / tolerance;
     if (excess <= 1) continue;
@@ -77,7 +81,8 @@ std::string gradient_mismatch(F&& f, std::span<double> x, std::span<const double
   if (failures > 0) {
     message << "; " << failures << " of " << count << " elements differ";
   } else if (seen == 0) {
-    message << "gradient check: expected a function that depends on x, but all " << count << " central differences are zero";
+    message << "gradient check: expected a function that depends on x, but all " << count
+            << " central differences are zero";
   }
   return message.str();
 }

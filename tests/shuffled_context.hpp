@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A CPU context whose rows and elements are visited in random order: an op runs on it as it does on any context, and its
-// results may differ from the usual ones only by the rounding of reordered sums. Products and sorts are the CPU's own.
+// A CPU context whose rows and elements are visited in random order: an op runs on it as it does on any context, and
+// its results may differ from the usual ones only by the rounding of reordered sums. Products and sorts are the CPU's
+// own.
 
 #include <cstdint>
 

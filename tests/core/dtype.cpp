@@ -71,11 +71,13 @@ TEST_CASE("bfloat16: float rounds to nearest, ties to even, for every upper half
 }
 
 TEST_CASE("bfloat16: double rounds once", "[core]") {
-  // Just above and below the tie between two neighbours: further from it than a double can say, nearer than a float can.
+  // Just above and below the tie between two neighbours: further from it than a double can say, nearer than a float
+  // can.
   int wrong = 0;
   for (std::uint32_t lower = 0x80; lower < 0x7f80; ++lower) {  // normal numbers
     const double tie = (magnitude(lower) + magnitude(lower + 1)) / 2;
-    for (const double value : {tie, tie * (1 + 0x1p-40), tie * (1 - 0x1p-40), -tie, -tie * (1 + 0x1p-40), -tie * (1 - 0x1p-40)})
+    for (const double value :
+         {tie, tie * (1 + 0x1p-40), tie * (1 - 0x1p-40), -tie, -tie * (1 + 0x1p-40), -tie * (1 - 0x1p-40)})
       if (bfloat16(value).bits != nearest(value, lower)) ++wrong;
   }
   CHECK(wrong == 0);

@@ -43,7 +43,8 @@ TEST_CASE("gradient_check: accepts right gradients and names wrong elements", "[
 TEST_CASE("gradient_check: refuses a function that does not depend on its parameters", "[core]") {
   std::vector<double> x(3, 1.0);
   const std::vector<double> zero(3, 0.0);
-  CHECK(gradient_mismatch([] { return 7.0; }, x, zero).find("expected a function that depends on x") != std::string::npos);
+  CHECK(gradient_mismatch([] { return 7.0; }, x, zero).find("expected a function that depends on x") !=
+        std::string::npos);
 }
 
 TEST_CASE("gradient_check: samples and names", "[core]") {

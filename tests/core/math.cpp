@@ -21,7 +21,8 @@ constexpr float log_of_largest = 88.72283f;  // the largest float whose exponent
 // Floats from `from` to `to` of one sign, every stride-th, ascending in magnitude.
 template <class F>
 void sweep(float from, float to, std::uint32_t stride, F f) {
-  for (std::uint32_t bits = std::bit_cast<std::uint32_t>(from); bits <= std::bit_cast<std::uint32_t>(to); bits += stride)
+  for (std::uint32_t bits = std::bit_cast<std::uint32_t>(from); bits <= std::bit_cast<std::uint32_t>(to);
+       bits += stride)
     f(std::bit_cast<float>(bits));
 }
 
@@ -38,10 +39,10 @@ double worst_relative_error(float from, float to, std::uint32_t stride) {
 }  // namespace
 
 TEST_CASE("math: exp in fp32 is within 3e-7 where it is documented to be", "[core]") {
-  CHECK(worst_relative_error(0.0f, log_of_largest, 1499) < 3e-7);   // from 0 up, denormals too
+  CHECK(worst_relative_error(0.0f, log_of_largest, 1499) < 3e-7);  // from 0 up, denormals too
   CHECK(worst_relative_error(-0.0f, -87.3f, 1499) < 3e-7);
-  CHECK(worst_relative_error(0.1f, 0.8f, 101) < 3e-7);              // around the first change of n
-  CHECK(worst_relative_error(88.0f, log_of_largest, 1) < 3e-7);     // the last steps before infinity
+  CHECK(worst_relative_error(0.1f, 0.8f, 101) < 3e-7);           // around the first change of n
+  CHECK(worst_relative_error(88.0f, log_of_largest, 1) < 3e-7);  // the last steps before infinity
   CHECK(worst_relative_error(-86.5f, -87.3f, 1) < 3e-7);
 }
 
@@ -103,7 +104,8 @@ TEMPLATE_TEST_CASE("math: sigmoid and silu", "[core]", float, double) {
     const long double exact = 1 / (1 + std::exp(-static_cast<long double>(x)));
     const auto sigmoid_error = static_cast<double>(std::abs((math::sigmoid(x) - exact) / exact));
     worst_sigmoid = std::max(worst_sigmoid, sigmoid_error);
-    if (i != 0) worst_silu = std::max(worst_silu, static_cast<double>(std::abs((math::silu(x) - x * exact) / (x * exact))));
+    if (i != 0)
+      worst_silu = std::max(worst_silu, static_cast<double>(std::abs((math::silu(x) - x * exact) / (x * exact))));
   }
   CHECK(worst_sigmoid < tolerance);
   CHECK(worst_silu < tolerance + 2 * 0x1p-24 * std::is_same_v<T, float> + 0x1p-53);

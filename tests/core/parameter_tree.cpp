@@ -44,7 +44,8 @@ constexpr block_part<parameter_spec> block_specs() {
   block_part<parameter_spec> specs;
   const auto normal = initializer::normal(0.02);
   specs.input_layernorm = parameter_spec::vector(role::norm, width, initializer::ones());
-  specs.self_attn.qkv_proj = parameter_spec::fused(role::attention, {{"q_proj", 8}, {"k_proj", 4}, {"v_proj", 4}}, width, normal);
+  specs.self_attn.qkv_proj =
+      parameter_spec::fused(role::attention, {{"q_proj", 8}, {"k_proj", 4}, {"v_proj", 4}}, width, normal);
   specs.self_attn.o_proj = parameter_spec::matrix(role::attention, width, 8, normal);
   // q_norm stays absent.
   specs.block_sparse_moe.gate = parameter_spec::matrix(role::router, experts, width, normal);
@@ -75,11 +76,12 @@ TEST_CASE("parameter_tree: names are those of the checkpoint, in order", "[core]
   const parameter_layout layout = make_layout(model_specs(false));
   std::vector<std::string> expected = {"model.embed_tokens.weight"};
   for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
-    for (const char* name : {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                             "block_sparse_moe.gate", "block_sparse_moe.experts.0.w1", "block_sparse_moe.experts.0.w3",
-                             "block_sparse_moe.experts.1.w1", "block_sparse_moe.experts.1.w3", "block_sparse_moe.experts.2.w1",
-                             "block_sparse_moe.experts.2.w3", "block_sparse_moe.experts.0.w2", "block_sparse_moe.experts.1.w2",
-                             "block_sparse_moe.experts.2.w2"})
+    for (const char* name :
+         {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+          "block_sparse_moe.gate", "block_sparse_moe.experts.0.w1", "block_sparse_moe.experts.0.w3",
+          "block_sparse_moe.experts.1.w1", "block_sparse_moe.experts.1.w3", "block_sparse_moe.experts.2.w1",
+          "block_sparse_moe.experts.2.w3", "block_sparse_moe.experts.0.w2", "block_sparse_moe.experts.1.w2",
+          "block_sparse_moe.experts.2.w2"})
       expected.push_back(layer + name + ".weight");
   }
   expected.push_back("model.norm.weight");
@@ -143,9 +145,10 @@ TEST_CASE("parameter_tree: tensors are apart, parameters aligned, counts agree",
   CHECK(unaligned == 0);
   CHECK(gaps == 0);
   CHECK(layout.size - end < 64);
-  for (const char* start : {"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.o_proj.weight",
-                            "model.layers.0.block_sparse_moe.experts.0.w1.weight", "model.layers.0.block_sparse_moe.experts.0.w2.weight",
-                            "model.norm.weight", "lm_head.weight"}) {
+  for (const char* start :
+       {"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.o_proj.weight",
+        "model.layers.0.block_sparse_moe.experts.0.w1.weight", "model.layers.0.block_sparse_moe.experts.0.w2.weight",
+        "model.norm.weight", "lm_head.weight"}) {
     REQUIRE(layout.find(start) != nullptr);
     CHECK(layout.find(start)->offset % 64 == 0);
   }
@@ -186,7 +189,8 @@ TEST_CASE("parameter_tree: views and layout agree on every element", "[core]") {
       CHECK(matrix_is(expert + "w2.weight", w2[e]));
     }
     const auto norm = block.input_layernorm.vector();
-    CHECK((norm.extent(0) == width && norm[0] == static_cast<double>(layout.find(path + "input_layernorm.weight")->offset)));
+    CHECK((norm.extent(0) == width &&
+           norm[0] == static_cast<double>(layout.find(path + "input_layernorm.weight")->offset)));
   }
 }
 

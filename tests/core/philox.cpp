@@ -85,8 +85,8 @@ TEST_CASE("random_source: seed, stream, major and minor all matter", "[core]") {
   const std::vector<std::uint64_t> items = {0, 1, 2, 0xffffffffu, std::uint64_t{1} << 32, std::uint64_t{1} << 48};
   int asked = 0;
   for (const std::uint64_t seed : items) {
-    for (const auto stream : {random_stream::initialization, random_stream::data, random_stream::router, random_stream::dropout,
-                              random_stream::sampling}) {
+    for (const auto stream : {random_stream::initialization, random_stream::data, random_stream::router,
+                              random_stream::dropout, random_stream::sampling}) {
       for (const std::uint64_t major : items) {
         for (const std::uint64_t minor : items) {
           const philox_block block = random_source{seed, stream}.words(major, minor);
@@ -96,7 +96,8 @@ TEST_CASE("random_source: seed, stream, major and minor all matter", "[core]") {
       }
     }
   }
-  CHECK(static_cast<int>(seen.size()) == asked);  // a collision of 128 bits among 1080 blocks has a probability of 1e-33
+  CHECK(static_cast<int>(seen.size()) ==
+        asked);  // a collision of 128 bits among 1080 blocks has a probability of 1e-33
 }
 
 TEST_CASE("random_source: normal has the moments of a normal", "[core]") {

@@ -51,8 +51,9 @@ TEST_CASE("transformer_shape: a valid shape passes", "[core]") {
 }
 
 TEST_CASE("transformer_shape: every size must be positive", "[core]") {
-  index_t transformer_shape::*const sizes[] = {&transformer_shape::vocabulary, &transformer_shape::width,    &transformer_shape::blocks,
-                                               &transformer_shape::heads,      &transformer_shape::kv_heads, &transformer_shape::head_dim,
+  index_t transformer_shape::*const sizes[] = {&transformer_shape::vocabulary, &transformer_shape::width,
+                                               &transformer_shape::blocks,     &transformer_shape::heads,
+                                               &transformer_shape::kv_heads,   &transformer_shape::head_dim,
                                                &transformer_shape::hidden,     &transformer_shape::positions};
   for (const auto size : sizes) {
     for (const index_t bad : {index_t{0}, index_t{-4}}) {
@@ -64,7 +65,8 @@ TEST_CASE("transformer_shape: every size must be positive", "[core]") {
   transformer_shape shape = valid();
   shape.hidden = 0;
   CHECK(complaint(shape) ==
-        "transformer_shape: every size must be positive, got vocabulary=256, width=64, blocks=2, heads=8, kv_heads=2, head_dim=16, "
+        "transformer_shape: every size must be positive, got vocabulary=256, width=64, blocks=2, heads=8, kv_heads=2, "
+        "head_dim=16, "
         "hidden=0, positions=128");
 }
 

@@ -20,7 +20,8 @@ static_assert(!std::is_convertible_v<view<float, 2>, view<float, 1>>);
 static_assert(!std::is_convertible_v<view<float, 2, host_space>, view<float, 2, device_space>>);
 static_assert(!std::is_convertible_v<float*, view<float, 1>>);
 static_assert(std::is_trivially_copyable_v<view<double, 4>>);
-static_assert(std::is_same_v<matrix_view<int>, view<int, 2, host_space>> && std::is_same_v<vector_view<int>, view<int, 1>>);
+static_assert(std::is_same_v<matrix_view<int>, view<int, 2, host_space>> &&
+              std::is_same_v<vector_view<int>, view<int, 1>>);
 
 std::vector<int> counted(int count) {
   std::vector<int> values(static_cast<std::size_t>(count));

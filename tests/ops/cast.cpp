@@ -71,7 +71,8 @@ TEST_CASE("cast: every bfloat16 survives the way to fp32 and back, NaN stays NaN
   int wrong = 0;
   for (index_t i = 0; i < 65536; ++i) {
     const bool nan = std::isnan(x.at(0, i));
-    if (nan ? !std::isnan(back.at(0, i)) : x.values[static_cast<std::size_t>(i)].bits != back.values[static_cast<std::size_t>(i)].bits)
+    if (nan ? !std::isnan(back.at(0, i))
+            : x.values[static_cast<std::size_t>(i)].bits != back.values[static_cast<std::size_t>(i)].bits)
       ++wrong;
   }
   CHECK(wrong == 0);

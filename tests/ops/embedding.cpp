@@ -60,13 +60,15 @@ TEMPLATE_TEST_CASE("embedding: rows of the table, bit for bit", "[ops]", double,
   CHECK(same_bits(out, in_any_order));
 }
 
-TEMPLATE_TEST_CASE("embedding: gradients of a token add in the order of its positions", "[ops]", double, float, bfloat16) {
+TEMPLATE_TEST_CASE("embedding: gradients of a token add in the order of its positions", "[ops]", double, float,
+                   bfloat16) {
   using T = TestType;
   using M = accumulator_t<T>;
   context<cpu> one(context_options{1}), two(context_options{2});
   shuffled_context shuffled(4);
   const index_t count = GENERATE(1, 37, 700);
-  const index_t vocabulary = 600, width = 33, distinct = GENERATE(1, 20);  // one token alone, and rows that no token names
+  const index_t vocabulary = 600, width = 33,
+                distinct = GENERATE(1, 20);  // one token alone, and rows that no token names
   CAPTURE(count, distinct);
   const auto d_out = tensor<T>::random(count, width, 1);
   const auto before = tensor<M>::random(vocabulary, width, 2);
@@ -77,7 +79,8 @@ TEMPLATE_TEST_CASE("embedding: gradients of a token add in the order of its posi
   tensor<M> exact = before;
   for (index_t t = 0; t < count; ++t)
     for (index_t i = 0; i < width; ++i)
-      exact(tokens.values[static_cast<std::size_t>(t)], i) += static_cast<M>(d_out.values[static_cast<std::size_t>(t * width + i)]);
+      exact(tokens.values[static_cast<std::size_t>(t)], i) +=
+          static_cast<M>(d_out.values[static_cast<std::size_t>(t * width + i)]);
   CHECK(same_bits(got, exact));
   CHECK(same_bits(got, backward(two, before, d_out, tokens)));
   CHECK(same_bits(got, backward(shuffled, before, d_out, tokens)));

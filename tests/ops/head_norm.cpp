@@ -57,9 +57,10 @@ head_result<T> run(Context& ctx, const head_case<T>& c) {
   r.d_qkv = c.d_out;
   r.d_q = c.d_q_before;
   r.d_k = c.d_k_before;
-  head_norm_forward(ctx, r.out.matrix(), r.inverse_rms.matrix(), c.raw.matrix(), c.q_weight.vector(), c.k_weight.vector(), c.heads, eps);
-  head_norm_backward(ctx, r.d_qkv.matrix(), r.d_q.vector(), r.d_k.vector(), c.raw.matrix(), r.inverse_rms.matrix(), c.q_weight.vector(),
-                     c.k_weight.vector(), c.heads);
+  head_norm_forward(ctx, r.out.matrix(), r.inverse_rms.matrix(), c.raw.matrix(), c.q_weight.vector(),
+                    c.k_weight.vector(), c.heads, eps);
+  head_norm_backward(ctx, r.d_qkv.matrix(), r.d_q.vector(), r.d_k.vector(), c.raw.matrix(), r.inverse_rms.matrix(),
+                     c.q_weight.vector(), c.k_weight.vector(), c.heads);
   return r;
 }
 
@@ -68,8 +69,10 @@ void check_values(const head_case<T>& c, const head_result<T>& r) {
   using M = accumulator_t<T>;
   const index_t tokens = c.raw.rows, d = c.head_dim;
   const auto n = static_cast<double>(d);
-  tensor<double> out = c.raw.wide(), d_raw = c.d_out.wide(), magnitude(tokens, c.raw.columns), scales(tokens, c.heads + c.kv_heads);
-  tensor<double> d_weight[2] = {c.d_q_before.wide(), c.d_k_before.wide()}, d_weight_magnitude[2] = {tensor<double>(1, d), tensor<double>(1, d)};
+  tensor<double> out = c.raw.wide(), d_raw = c.d_out.wide(), magnitude(tokens, c.raw.columns),
+                 scales(tokens, c.heads + c.kv_heads);
+  tensor<double> d_weight[2] = {c.d_q_before.wide(), c.d_k_before.wide()},
+                 d_weight_magnitude[2] = {tensor<double>(1, d), tensor<double>(1, d)};
   for (int kind = 0; kind < 2; ++kind)
     for (index_t i = 0; i < d; ++i) d_weight_magnitude[kind](0, i) = std::abs(d_weight[kind].at(0, i));
   for (index_t t = 0; t < tokens; ++t) {
@@ -98,7 +101,8 @@ void check_values(const head_case<T>& c, const head_result<T>& r) {
   CHECK(mismatch(r.out, out, [&](index_t t, index_t at) {
           return unchanged(at) ? 0x1p-1000 : bound<T>(out.at(t, at), n / 2 + 6, std::abs(out.at(t, at)));
         }) == "");
-  CHECK(mismatch(r.inverse_rms, scales, [&](index_t t, index_t h) { return bound<M>(scales.at(t, h), n / 2 + 4, scales.at(t, h)); }) == "");
+  CHECK(mismatch(r.inverse_rms, scales,
+                 [&](index_t t, index_t h) { return bound<M>(scales.at(t, h), n / 2 + 4, scales.at(t, h)); }) == "");
   CHECK(mismatch(r.d_qkv, d_raw, [&](index_t t, index_t at) {
           return unchanged(at) ? 0x1p-1000 : bound<T>(d_raw.at(t, at), 2.5 * n + 20, magnitude.at(t, at));
         }) == "");
@@ -134,14 +138,14 @@ TEST_CASE("head_norm: frozen weights get no gradient, the rest stays the same", 
   const head_case<float> c(70, 4, 2, 8);
   const head_result<float> all = run(ctx, c);
   tensor<float> d_qkv = c.d_out, d_k = c.d_k_before;
-  head_norm_backward(ctx, d_qkv.matrix(), {}, d_k.vector(), c.raw.matrix(), all.inverse_rms.matrix(), c.q_weight.vector(),
-                     c.k_weight.vector(), c.heads);
+  head_norm_backward(ctx, d_qkv.matrix(), {}, d_k.vector(), c.raw.matrix(), all.inverse_rms.matrix(),
+                     c.q_weight.vector(), c.k_weight.vector(), c.heads);
   CHECK(same_bits(d_qkv, all.d_qkv));
   CHECK(same_bits(d_k, all.d_k));
   d_qkv = c.d_out;
   tensor<float> d_q = c.d_q_before;
-  head_norm_backward(ctx, d_qkv.matrix(), d_q.vector(), {}, c.raw.matrix(), all.inverse_rms.matrix(), c.q_weight.vector(),
-                     c.k_weight.vector(), c.heads);
+  head_norm_backward(ctx, d_qkv.matrix(), d_q.vector(), {}, c.raw.matrix(), all.inverse_rms.matrix(),
+                     c.q_weight.vector(), c.k_weight.vector(), c.heads);
   CHECK(same_bits(d_qkv, all.d_qkv));
   CHECK(same_bits(d_q, all.d_q));
 }

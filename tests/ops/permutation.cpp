@@ -27,8 +27,8 @@ tensor<std::int32_t> integers(const std::vector<std::int32_t>& values) {
   return result;
 }
 
-// K slots a token over experts 0 ... experts-2: the last expert gets no row. Some slots are empty, and a token may name an
-// expert twice.
+// K slots a token over experts 0 ... experts-2: the last expert gets no row. Some slots are empty, and a token may name
+// an expert twice.
 tensor<std::int32_t> make_slots(index_t tokens, index_t slots, index_t experts) {
   std::vector<std::int32_t> values;
   const random_source source{21, random_stream::data};
@@ -80,7 +80,8 @@ mix_result<T> run(Context& ctx, const mix_case<T>& c) {
   workspace_scope scope(ctx);
   const auto plan = make_dispatch_plan(ctx, c.expert_of_slot.vector(), c.experts, c.slots);
   mix_result<T> r;
-  r.offsets = values_of(plan.offsets), r.slot_of_row = values_of(plan.slot_of_row), r.row_of_slot = values_of(plan.row_of_slot);
+  r.offsets = values_of(plan.offsets), r.slot_of_row = values_of(plan.slot_of_row),
+  r.row_of_slot = values_of(plan.row_of_slot);
   CHECK(plan.experts() == c.experts);
   CHECK(*plan.row_count() == r.offsets.back());
   r.gathered = r.d_rows = tensor<T>(c.tokens * c.slots, c.width, 6);
@@ -91,7 +92,8 @@ mix_result<T> run(Context& ctx, const mix_case<T>& c) {
   combine_rows(ctx, r.combined.matrix(), c.outputs.matrix(), c.weights.matrix(), plan, accumulate::no);
   combine_rows(ctx, r.added.matrix(), c.outputs.matrix(), c.weights.matrix(), plan, accumulate::yes);
   combine_rows(ctx, r.unweighted.matrix(), c.outputs.matrix(), {}, plan, accumulate::no);
-  combine_rows_backward(ctx, r.d_rows.matrix(), r.d_weights.matrix(), c.d_out.matrix(), c.outputs.matrix(), c.weights.matrix(), plan);
+  combine_rows_backward(ctx, r.d_rows.matrix(), r.d_weights.matrix(), c.d_out.matrix(), c.outputs.matrix(),
+                        c.weights.matrix(), plan);
   return r;
 }
 
@@ -116,7 +118,8 @@ void check_values(const mix_case<T>& c, const mix_result<T>& r) {
   CHECK(r.row_of_slot == row_of_slot);
 
   tensor<double> gathered(c.tokens * c.slots, c.width, 6), d_rows = gathered;  // rows beyond the last are not touched
-  tensor<double> combined(c.tokens, c.width), magnitude = combined, unweighted = combined, unweighted_magnitude = combined;
+  tensor<double> combined(c.tokens, c.width), magnitude = combined, unweighted = combined,
+                                              unweighted_magnitude = combined;
   tensor<double> d_weights(c.tokens, c.slots), d_weights_magnitude = d_weights;
   for (index_t row = 0; row < rows; ++row) {
     const index_t slot = slot_of_row[static_cast<std::size_t>(row)], t = slot / c.slots, k = slot % c.slots;
@@ -135,7 +138,8 @@ void check_values(const mix_case<T>& c, const mix_result<T>& r) {
   CHECK(mismatch(r.gathered, gathered, [](index_t, index_t) { return 0x1p-1000; }) == "");
   // K products and sums, and the old value.
   const double k = static_cast<double>(c.slots) + 2;
-  CHECK(mismatch(r.combined, combined, [&](index_t t, index_t i) { return bound<T>(combined.at(t, i), k, magnitude.at(t, i)); }) == "");
+  CHECK(mismatch(r.combined, combined,
+                 [&](index_t t, index_t i) { return bound<T>(combined.at(t, i), k, magnitude.at(t, i)); }) == "");
   CHECK(mismatch(r.unweighted, unweighted, [&](index_t t, index_t i) {
           return bound<T>(unweighted.at(t, i), k, unweighted_magnitude.at(t, i));
         }) == "");
@@ -145,7 +149,9 @@ void check_values(const mix_case<T>& c, const mix_result<T>& r) {
   CHECK(mismatch(r.added, added, [&](index_t t, index_t i) {
           return bound<T>(added.at(t, i), k, magnitude.at(t, i) + std::abs(c.before.at(t, i)));
         }) == "");
-  CHECK(mismatch(r.d_rows, d_rows, [&](index_t row, index_t i) { return bound<T>(d_rows.at(row, i), 1, std::abs(d_rows.at(row, i))); }) == "");
+  CHECK(mismatch(r.d_rows, d_rows, [&](index_t row, index_t i) {
+          return bound<T>(d_rows.at(row, i), 1, std::abs(d_rows.at(row, i)));
+        }) == "");
   CHECK(mismatch(r.d_weights, d_weights, [&](index_t t, index_t s) {
           return bound<M>(d_weights.at(t, s), static_cast<double>(c.width) + 1, d_weights_magnitude.at(t, s));
         }) == "");
@@ -178,7 +184,7 @@ TEST_CASE("permutation: all slots empty, all slots of one expert", "[ops]") {
   const mix_result<float> empty = run(ctx, c);
   check_values(c, empty);
   CHECK(empty.offsets == std::vector<std::int32_t>{0, 0, 0, 0});
-  CHECK(same_bits(empty.combined, tensor<float>(6, 5)));   // zeros
+  CHECK(same_bits(empty.combined, tensor<float>(6, 5)));  // zeros
   CHECK(same_bits(empty.added, c.before));
   CHECK(same_bits(empty.d_weights, tensor<float>(6, 2)));
 
@@ -190,7 +196,8 @@ TEST_CASE("permutation: all slots empty, all slots of one expert", "[ops]") {
 
 TEST_CASE("permutation: a plan by hand", "[ops]") {
   context<cpu> ctx(context_options{1});
-  // Three tokens of two slots over four experts: expert 0 and 3 without rows, token 1 with expert 2 twice, token 2 half empty.
+  // Three tokens of two slots over four experts: expert 0 and 3 without rows, token 1 with expert 2 twice, token 2 half
+  // empty.
   const auto slots = integers({2, 1, 2, 2, -1, 1});
   const auto plan = make_dispatch_plan(ctx, slots.vector(), 4, 2);
   CHECK(values_of(plan.offsets) == std::vector<std::int32_t>{0, 0, 2, 5, 5});
@@ -210,7 +217,8 @@ TEMPLATE_TEST_CASE("permutation: the rows' gradient in the memory of the rows", 
     const auto plan = make_dispatch_plan(any, c.expert_of_slot.vector(), c.experts, c.slots);
     tensor<T> rows = c.outputs;
     tensor<accumulator_t<T>> d_weights(c.tokens, c.slots, 6);
-    combine_rows_backward(any, rows.matrix(), d_weights.matrix(), c.d_out.matrix(), rows.matrix(), c.weights.matrix(), plan);
+    combine_rows_backward(any, rows.matrix(), d_weights.matrix(), c.d_out.matrix(), rows.matrix(), c.weights.matrix(),
+                          plan);
     mix_result<T> r = apart;
     // Rows beyond the last keep what they held: outputs here, 6 there.
     for (index_t row = 0; row < apart.offsets.back(); ++row)
@@ -245,7 +253,8 @@ TEST_CASE("permutation: gradient by central differences", "[ops]") {
   const auto plan = make_dispatch_plan(ctx, c.expert_of_slot.vector(), experts, slots);
   tensor<double> rows;
   tensor<double> d_rows = forward(rows, plan).second, d_weights(c.tokens, slots), d_x(c.tokens, c.width, 9);
-  combine_rows_backward(ctx, d_rows.matrix(), d_weights.matrix(), c.d_out.matrix(), d_rows.matrix(), c.weights.matrix(), plan);
+  combine_rows_backward(ctx, d_rows.matrix(), d_weights.matrix(), c.d_out.matrix(), d_rows.matrix(), c.weights.matrix(),
+                        plan);
   for (index_t e = 0; e < experts; ++e)
     for (index_t row = plan.offsets[e]; row < plan.offsets[e + 1]; ++row)
       for (index_t i = 0; i < c.width; ++i) d_rows(row, i) *= static_cast<double>(e + 1) * std::cos(rows(row, i));

@@ -36,8 +36,8 @@ void check_values(const tensor<T>& x, const tensor<accumulator_t<T>>& got) {
     magnitude += std::abs(x.at(0, i));
     squares += x.at(0, i) * x.at(0, i);
   }
-  // A block of 4096 is summed in any order, then the blocks: as many additions at worst, one more for the old value. The
-  // reference in fp64 has an error of its own, of n additions.
+  // A block of 4096 is summed in any order, then the blocks: as many additions at worst, one more for the old value.
+  // The reference in fp64 has an error of its own, of n additions.
   const double blocks = std::ceil(static_cast<double>(x.columns) / 4096);
   const double operations = std::min(4096.0, static_cast<double>(x.columns)) + blocks + 2;
   const double own = 0x1p-53 * static_cast<double>(x.columns);

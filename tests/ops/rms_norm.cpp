@@ -43,8 +43,9 @@ struct norm_result {
   tensor<M> inverse_rms, d_weight;
 
   bool operator==(const norm_result& other) const {
-    return same_bits(residual, other.residual) && same_bits(out, other.out) && same_bits(d_residual, other.d_residual) &&
-           same_bits(inverse_rms, other.inverse_rms) && same_bits(d_weight, other.d_weight);
+    return same_bits(residual, other.residual) && same_bits(out, other.out) &&
+           same_bits(d_residual, other.d_residual) && same_bits(inverse_rms, other.inverse_rms) &&
+           same_bits(d_weight, other.d_weight);
   }
 };
 
@@ -57,9 +58,10 @@ norm_result<T> run(Context& ctx, const norm_case<T>& c, bool with_delta, accumul
   r.d_weight = c.d_weight_in;
   view<const T, 2> delta;
   if (with_delta) delta = c.delta.matrix();
-  add_rms_norm_forward(ctx, r.residual.matrix(), r.out.matrix(), r.inverse_rms.vector(), c.x.matrix(), delta, c.weight.vector(), eps);
-  rms_norm_backward(ctx, r.d_residual.matrix(), r.d_weight.vector(), c.d_out.matrix(), r.residual.matrix(), r.inverse_rms.vector(),
-                    c.weight.vector(), add);
+  add_rms_norm_forward(ctx, r.residual.matrix(), r.out.matrix(), r.inverse_rms.vector(), c.x.matrix(), delta,
+                       c.weight.vector(), eps);
+  rms_norm_backward(ctx, r.d_residual.matrix(), r.d_weight.vector(), c.d_out.matrix(), r.residual.matrix(),
+                    r.inverse_rms.vector(), c.weight.vector(), add);
   return r;
 }
 
@@ -75,13 +77,16 @@ void check_values(const norm_case<T>& c, const norm_result<T>& r, bool with_delt
           return bound<T>(sum.at(t, i), 2, std::abs(c.x.at(t, i)) + std::abs(c.delta.at(t, i)));
         }) == "");
 
-  // From here on the reference starts at the residual as stored. The mean of squares has n + 2 operations, and its error
-  // halves in the root; three more follow.
+  // From here on the reference starts at the residual as stored. The mean of squares has n + 2 operations, and its
+  // error halves in the root; three more follow.
   const tensor<double> x = r.residual.wide();
   const tensor<double> out = reference_rms_norm(x, c.weight.wide(), eps);
-  CHECK(mismatch(r.out, out, [&](index_t t, index_t i) { return bound<T>(out.at(t, i), n / 2 + 6, std::abs(out.at(t, i))); }) == "");
+  CHECK(mismatch(r.out, out, [&](index_t t, index_t i) {
+          return bound<T>(out.at(t, i), n / 2 + 6, std::abs(out.at(t, i)));
+        }) == "");
 
-  tensor<double> scale(1, tokens), d_x(tokens, width), d_x_magnitude(tokens, width), d_w(1, width), d_w_magnitude(1, width);
+  tensor<double> scale(1, tokens), d_x(tokens, width), d_x_magnitude(tokens, width), d_w(1, width),
+      d_w_magnitude(1, width);
   for (index_t t = 0; t < tokens; ++t) {
     double square = 0, dot = 0, dot_magnitude = 0;
     for (index_t i = 0; i < width; ++i) {
@@ -105,9 +110,12 @@ void check_values(const norm_case<T>& c, const norm_result<T>& r, bool with_delt
     d_w_magnitude(0, i) += std::abs(c.d_weight_in.at(0, i));
   }
   using M = accumulator_t<T>;
-  CHECK(mismatch(r.inverse_rms, scale, [&](index_t, index_t t) { return bound<M>(scale.at(0, t), n / 2 + 4, scale.at(0, t)); }) == "");
+  CHECK(mismatch(r.inverse_rms, scale,
+                 [&](index_t, index_t t) { return bound<M>(scale.at(0, t), n / 2 + 4, scale.at(0, t)); }) == "");
   // Three factors of the inverse root, n / 2 + 4 operations each, and a sum of n + 3.
-  CHECK(mismatch(r.d_residual, d_x, [&](index_t t, index_t i) { return bound<T>(d_x.at(t, i), 2.5 * n + 20, d_x_magnitude.at(t, i)); }) == "");
+  CHECK(mismatch(r.d_residual, d_x, [&](index_t t, index_t i) {
+          return bound<T>(d_x.at(t, i), 2.5 * n + 20, d_x_magnitude.at(t, i));
+        }) == "");
   CHECK(mismatch(r.d_weight, d_w, [&](index_t, index_t i) {
           return bound<M>(d_w.at(0, i), n / 2 + 8 + static_cast<double>(tokens), d_w_magnitude.at(0, i));
         }) == "");
@@ -127,7 +135,8 @@ TEMPLATE_TEST_CASE("rms_norm: values forward and backward", "[ops]", double, flo
   check_values(c, run(ctx, c, with_delta, accumulate::no), with_delta, accumulate::no);
 }
 
-TEMPLATE_TEST_CASE("rms_norm: values when rows and elements are visited in any order", "[ops]", double, float, bfloat16) {
+TEMPLATE_TEST_CASE("rms_norm: values when rows and elements are visited in any order", "[ops]", double, float,
+                   bfloat16) {
   shuffled_context ctx(7);
   const norm_case<TestType> c(130, 50);
   check_values(c, run(ctx, c, true, accumulate::yes), true, accumulate::yes);
@@ -152,14 +161,15 @@ TEMPLATE_TEST_CASE("rms_norm: in place, and without the weight's gradient", "[op
     r.inverse_rms = tensor<accumulator_t<T>>(1, 70);
     view<const T, 2> delta;
     if (with_delta) delta = c.delta.matrix();
-    add_rms_norm_forward(ctx, r.residual.matrix(), r.out.matrix(), r.inverse_rms.vector(), r.residual.matrix(), delta, c.weight.vector(), eps);
+    add_rms_norm_forward(ctx, r.residual.matrix(), r.out.matrix(), r.inverse_rms.vector(), r.residual.matrix(), delta,
+                         c.weight.vector(), eps);
     CHECK(same_bits(r.residual, apart.residual));
     CHECK(same_bits(r.out, apart.out));
     CHECK(same_bits(r.inverse_rms, apart.inverse_rms));
 
     r.d_residual = c.d_residual_in;
-    rms_norm_backward(ctx, r.d_residual.matrix(), {}, c.d_out.matrix(), r.residual.matrix(), r.inverse_rms.vector(), c.weight.vector(),
-                      accumulate::no);
+    rms_norm_backward(ctx, r.d_residual.matrix(), {}, c.d_out.matrix(), r.residual.matrix(), r.inverse_rms.vector(),
+                      c.weight.vector(), accumulate::no);
     CHECK(same_bits(r.d_residual, apart.d_residual));
   }
 }

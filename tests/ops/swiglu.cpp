@@ -48,10 +48,12 @@ template <class T>
 void check_values(const swiglu_case<T>& c, const swiglu_result<T>& r) {
   const index_t rows = c.d_out.rows, hidden = c.d_out.columns;
   const tensor<double> out = reference_swiglu(c.gate_up.wide());
-  // exp in fp32 is off by 5 units roundoff (core/math.hpp); about five operations follow. Below e^-87.3 exp in fp32 is 0, where
-  // silu(x) is less than 200 * 2^-125: `tiny` allows for that.
+  // exp in fp32 is off by 5 units roundoff (core/math.hpp); about five operations follow. Below e^-87.3 exp in fp32 is
+  // 0, where silu(x) is less than 200 * 2^-125: `tiny` allows for that.
   const double tiny = std::is_same_v<T, double> ? 0 : 0x1p-110;
-  CHECK(mismatch(r.out, out, [&](index_t t, index_t i) { return bound<T>(out.at(t, i), 12, std::abs(out.at(t, i))) + tiny; }) == "");
+  CHECK(mismatch(r.out, out, [&](index_t t, index_t i) {
+          return bound<T>(out.at(t, i), 12, std::abs(out.at(t, i))) + tiny;
+        }) == "");
 
   tensor<double> gradient(rows, 2 * hidden), magnitude(rows, 2 * hidden);
   for (index_t t = 0; t < rows; ++t) {
