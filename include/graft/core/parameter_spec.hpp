@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <string_view>
 
+#include <graft/core/error.hpp>
 #include <graft/core/host_device.hpp>
 
 namespace graft {
@@ -69,6 +70,7 @@ struct parameter_spec {
                                         initializer init) {
     parameter_spec spec;
     spec.kind = kind;
+    GRAFT_CHECK(parts.size() <= max_parts, "parameter_spec: expected at most ", int{max_parts}, " parts, got ", parts.size());
     for (const tensor_part& part : parts) spec.parts[spec.part_count++] = part;
     spec.columns = columns;
     spec.init = init;

@@ -52,6 +52,9 @@ inline void check_shape(const transformer_shape& shape) {
   GRAFT_CHECK(shape.heads % shape.kv_heads == 0, "transformer_shape: expected heads to be a multiple of kv_heads, got heads=",
               shape.heads, ", kv_heads=", shape.kv_heads);
   GRAFT_CHECK(shape.head_dim % 2 == 0, "transformer_shape: rotary embedding needs an even head_dim, got ", shape.head_dim);
+  GRAFT_CHECK(shape.scaling.factor == 1.0 || shape.scaling.high_frequency_factor > shape.scaling.low_frequency_factor,
+              "transformer_shape: rope scaling needs high_frequency_factor above low_frequency_factor, got ",
+              shape.scaling.high_frequency_factor, " and ", shape.scaling.low_frequency_factor);
   GRAFT_CHECK(shape.experts >= 0, "transformer_shape: experts cannot be negative, got ", shape.experts);
 }
 

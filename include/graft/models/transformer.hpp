@@ -127,7 +127,7 @@ class transformer {
   void token_losses(view<M, 1, space> losses, view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets) {
     workspace_scope scope(*context_);
     const auto normed = hidden_states(inputs);
-    linear_cross_entropy<context_type, T>(*context_, losses, normed, head(parameters_.weights()), reshape(targets, targets.size()));
+    linear_cross_entropy(*context_, losses, normed, head(parameters_.weights()), reshape(targets, targets.size()));
     sum<context_type, M>(*context_, metrics_.view().rows(0, 1), losses, accumulate::yes);
   }
 

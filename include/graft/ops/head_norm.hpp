@@ -90,7 +90,7 @@ template <class Context, class T>
 void head_norm_forward(Context& context, matrix_of<Context, T> out, matrix_of<Context, accumulator_t<T>> inverse_rms,
                        const_matrix_of<Context, T> raw, const_vector_of<Context, T> q_weight,
                        const_vector_of<Context, T> k_weight, index_t heads, double eps) {
-  launch_rows(context, out.extent(0), q_weight.extent(0),
+  launch_rows(context, out.extent(0), out.extent(1),
               detail::head_norm_row<T, typename Context::space>{out, inverse_rms, raw, q_weight, k_weight, heads, eps});
 }
 
@@ -107,7 +107,7 @@ void head_norm_backward(Context& context, matrix_of<Context, T> d_qkv, vector_of
   const index_t head_dim = q_weight.extent(0);
   const index_t chunks = (raw.extent(0) + detail::norm_chunk - 1) / detail::norm_chunk;
   auto partial = context.template allocate<Master>(chunks, 2 * head_dim);
-  launch_rows(context, chunks, head_dim,
+  launch_rows(context, chunks, detail::norm_chunk * raw.extent(1),
               detail::head_norm_backward_chunk<T, space>{d_qkv, partial, raw, inverse_rms, q_weight, k_weight, heads});
   if (d_q_weight.data != nullptr) add_column_sums<Context, Master>(context, d_q_weight, partial.columns(0, head_dim));
   if (d_k_weight.data != nullptr) add_column_sums<Context, Master>(context, d_k_weight, partial.columns(head_dim, 2 * head_dim));

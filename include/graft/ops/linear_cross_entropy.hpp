@@ -61,9 +61,10 @@ index_t logit_chunk(const const_matrix_of<Context, T>& x, index_t vocabulary) {
 
 // losses[t] = logsumexp_v(x_t . head_v) - x_t . head_target, in nats; 0 where target is -1.
 // Shapes: losses (T), x (T, D), head (V, D), targets (T).
-template <class Context, class T>
-void linear_cross_entropy(Context& context, vector_of<Context, accumulator_t<T>> losses, matrix_of<Context, const T> x,
-                          const_matrix_of<Context, T> head, const_vector_of<Context, std::int32_t> targets) {
+template <class Context, class X>
+void linear_cross_entropy(Context& context, vector_of<Context, accumulator_t<X>> losses, matrix_of<Context, X> x,
+                          const_matrix_of<Context, std::remove_const_t<X>> head, const_vector_of<Context, std::int32_t> targets) {
+  using T = std::remove_const_t<X>;
   using Master = accumulator_t<T>;
   const index_t chunk = detail::logit_chunk<Context, T>(x, head.extent(0));
   for (index_t begin = 0; begin < x.extent(0); begin += chunk) {

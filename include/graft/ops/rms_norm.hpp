@@ -129,7 +129,7 @@ void rms_norm_backward(Context& context, matrix_of<Context, T> d_residual, vecto
   const index_t chunks = (residual.extent(0) + detail::norm_chunk - 1) / detail::norm_chunk;
   view<Master, 2, space> partial;
   if (d_weight.data != nullptr) partial = context.template allocate<Master>(chunks, residual.extent(1));
-  launch_rows(context, chunks, residual.extent(1),
+  launch_rows(context, chunks, detail::norm_chunk * residual.extent(1),
               detail::rms_norm_backward_chunk<T, space>{d_residual, partial, d_out, residual, inverse_rms, weight, add == accumulate::yes});
   if (d_weight.data != nullptr) add_column_sums<Context, Master>(context, d_weight, partial);
 }

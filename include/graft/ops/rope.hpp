@@ -86,7 +86,7 @@ struct rope_row {
 template <class Context, class T>
 void rope_forward(Context& context, matrix_of<Context, T> qk, const_matrix_of<Context, accumulator_t<T>> table,
                   index_t rotated_heads, index_t positions) {
-  launch_rows(context, qk.extent(0), table.extent(1) / 2,
+  launch_rows(context, qk.extent(0), rotated_heads * table.extent(1),
               detail::rope_row<T, typename Context::space>{qk, table, rotated_heads, positions, 1});
 }
 
@@ -94,7 +94,7 @@ void rope_forward(Context& context, matrix_of<Context, T> qk, const_matrix_of<Co
 template <class Context, class T>
 void rope_backward(Context& context, matrix_of<Context, T> d_qk, const_matrix_of<Context, accumulator_t<T>> table,
                    index_t rotated_heads, index_t positions) {
-  launch_rows(context, d_qk.extent(0), table.extent(1) / 2,
+  launch_rows(context, d_qk.extent(0), rotated_heads * table.extent(1),
               detail::rope_row<T, typename Context::space>{d_qk, table, rotated_heads, positions, -1});
 }
 

@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Everything, on the CPU. Programs that need to compile quickly include the headers of what they use.
+
+#include <graft/analysis/evaluate.hpp>
+#include <graft/backend/communicator.hpp>
+#include <graft/backend/cpu/cpu.hpp>
+#include <graft/fwd.hpp>
+#include <graft/io/corpus.hpp>
+#include <graft/io/default_domains.hpp>
+#include <graft/io/model_directory.hpp>
+#include <graft/mix/model_directories.hpp>
+#include <graft/mix/recipe.hpp>
+#include <graft/mix/trainable.hpp>
+#include <graft/models/counts.hpp>
+#include <graft/models/generation.hpp>
+#include <graft/policies/balancer/all.hpp>
+#include <graft/policies/balancer/switch_loss.hpp>
+#include <graft/policies/balancer/z_loss.hpp>
+#include <graft/policies/expert_layout/routed.hpp>
+#include <graft/policies/router/row_router.hpp>
+#include <graft/policies/router/top_k.hpp>
+#include <graft/train/checkpoint.hpp>
+#include <graft/train/domain_batches.hpp>
+#include <graft/train/run.hpp>
+#include <graft/version.hpp>
