@@ -96,6 +96,12 @@ TEMPLATE_TEST_CASE("trainer: the loss goes down on a task that can be learned", 
   CHECK(run.next_step() == 60);
 }
 
+TEMPLATE_TEST_CASE("trainer: fp64 gives the same bits for any number of threads", "[train]", dense_of<fp64>, moe_of<fp64>) {
+  process<TestType> one(1), two(2);
+  CHECK(one.losses(2) == two.losses(2));
+  CHECK(one.state() == two.state());
+}
+
 TEST_CASE("trainer: what a step reports", "[train]") {
   const training_options options{.steps = 2, .sequences = 2, .positions = 8, .learning_rate = 0.5, .warmup_steps = 2};
   context<cpu> ctx({.threads = 1});
