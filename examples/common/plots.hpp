@@ -38,6 +38,13 @@ inline bool run_gnuplot(const fs::path& script) {
   return false;
 }
 
+// Colours that stay apart for colour-blind readers, in the order of use.
+inline const char* plot_colours() {
+  return "set linetype 1 lc rgb '#4477aa' lw 2\nset linetype 2 lc rgb '#ee6677' lw 2\nset linetype 3 lc rgb '#228833' lw 2\n"
+         "set linetype 4 lc rgb '#ccbb44' lw 2\nset linetype 5 lc rgb '#66ccee' lw 2\nset linetype 6 lc rgb '#aa3377' lw 2\n"
+         "set linetype 7 lc rgb '#888888' lw 2\nset linetype cycle 7\n";
+}
+
 // Writes folder/loss.svg.
 inline bool plot_losses(const fs::path& folder, const std::vector<loss_curve>& curves) {
   fs::create_directories(folder);
@@ -58,12 +65,12 @@ inline bool plot_losses(const fs::path& folder, const std::vector<loss_curve>& c
       data << tokens / 1e6 << ' ' << mean << '\n';
     }
     data << "\n\n";
-    plot << (index > 0 ? ", " : "") << "'loss.dat' index " << index << " with lines lw 2 title columnheader(1)";
+    plot << (index > 0 ? ", " : "") << "'loss.dat' index " << index << " with lines title columnheader(1)";
     ++index;
   }
   if (index == 0) return false;
   graft::write_file(folder / "loss.dat", data.str());
-  graft::write_file(folder / "loss.gnuplot", "cd '" + folder.string() + "'\nset terminal svg size 900,480 background 'white' font 'sans,13'\nset output 'loss.svg'\n"
+  graft::write_file(folder / "loss.gnuplot", "cd '" + folder.string() + "'\nset terminal svg size 900,480 background 'white' font 'sans,13'\nset output 'loss.svg'\n" + plot_colours() +
                                              "set xlabel 'million tokens along the path of the model'\nset ylabel 'training loss, bits per token'\n"
                                              "set grid lc rgb '#dddddd'\nset key outside right noenhanced\nset yrange [*:6]\nplot " + plot.str() + "\n");
   return run_gnuplot(folder / "loss.gnuplot");
@@ -91,11 +98,17 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
     data << "\n\n";
   }
   graft::write_file(folder / "routing.dat", data.str());
-  script << "cd '" << folder.string() << "'\nset terminal svg size " << 160 + 220 * layers << ",380 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
-         << "set style data histograms\nset style histogram rowstacked\nset style fill solid border -1\nset boxwidth 0.8\nset yrange [0:1]\n"
-         << "set xtics rotate by -35 noenhanced\nset key noenhanced\nset multiplot layout 1," << layers << " title 'share of the slots of each domain by expert'\n";
+  const double left = 0.06, right = 0.86, gap = 0.015;
+  const double width = (right - left) / static_cast<double>(layers);
+  script << "cd '" << folder.string() << "'\nset terminal svg size " << 200 + 180 * layers << ",360 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
+         << plot_colours() << "set style data histograms\nset style histogram rowstacked\nset style fill solid border -1\nset boxwidth 0.8\nset yrange [0:1]\n"
+         << "set xrange [-0.7:" << static_cast<double>(domains.size()) - 0.3 << "]\nset xtics rotate by -35 noenhanced\nset tmargin at screen 0.83\nset bmargin at screen 0.22\n"
+         << "set multiplot title 'share of the slots of each domain by expert'\n";
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    script << "set title 'layer " << layer << "'\n" << (layer + 1 == layers ? "set key outside right\n" : "unset key\n") << "plot ";
+    const double start = left + width * static_cast<double>(layer);
+    script << "set lmargin at screen " << start << "\nset rmargin at screen " << start + width - gap << "\nset title 'layer " << layer << "'\n"
+           << (layer == 0 ? "set format y '%g'\n" : "set format y ''\n")
+           << (layer + 1 == layers ? "set key at screen 0.995,0.8 right reverse Left noenhanced\n" : "unset key\n") << "plot ";
     for (std::size_t e = 0; e < expert_count; ++e)
       script << (e > 0 ? ", " : "") << "'routing.dat' index " << layer << " using " << e + 2 << (e == 0 ? ":xtic(1)" : "") << " title '" << experts[e] << "'";
     script << '\n';
