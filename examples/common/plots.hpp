@@ -85,7 +85,7 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
   const std::size_t layers = evaluations[0].expert_counts.size() / expert_count;
   std::ostringstream data, script;
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    data << "domain";
+    data << "# domain";
     for (const std::string& expert : experts) data << " \"" << expert << "\"";
     data << '\n';
     for (std::size_t d = 0; d < domains.size(); ++d) {
@@ -98,16 +98,16 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
     data << "\n\n";
   }
   graft::write_file(folder / "routing.dat", data.str());
-  const double left = 0.06, right = 0.86, gap = 0.015;
+  const double left = 0.08, right = 0.86, gap = 0.015;
   const double width = (right - left) / static_cast<double>(layers);
   script << "cd '" << folder.string() << "'\nset terminal svg size " << 200 + 180 * layers << ",360 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
          << plot_colours() << "set style data histograms\nset style histogram rowstacked\nset style fill solid border -1\nset boxwidth 0.8\nset yrange [0:1]\n"
          << "set xrange [-0.7:" << static_cast<double>(domains.size()) - 0.3 << "]\nset xtics rotate by -35 noenhanced\nset tmargin at screen 0.83\nset bmargin at screen 0.22\n"
-         << "set multiplot title 'share of the slots of each domain by expert'\n";
+         << "set ylabel 'share of the slots'\nset multiplot\n";
   for (std::size_t layer = 0; layer < layers; ++layer) {
     const double start = left + width * static_cast<double>(layer);
     script << "set lmargin at screen " << start << "\nset rmargin at screen " << start + width - gap << "\nset title 'layer " << layer << "'\n"
-           << (layer == 0 ? "set format y '%g'\n" : "set format y ''\n")
+           << (layer == 0 ? "set format y '%g'\n" : "set format y ''\nunset ylabel\n")
            << (layer + 1 == layers ? "set key at screen 0.995,0.8 right reverse Left noenhanced\n" : "unset key\n") << "plot ";
     for (std::size_t e = 0; e < expert_count; ++e)
       script << (e > 0 ? ", " : "") << "'routing.dat' index " << layer << " using " << e + 2 << (e == 0 ? ":xtic(1)" : "") << " title '" << experts[e] << "'";

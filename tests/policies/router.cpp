@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -119,4 +120,16 @@ TEST_CASE("expert layout: routed takes its number of experts from the shape or f
   CHECK(std::vector<std::int32_t>(plan.slot_of_row.data, plan.slot_of_row.data + 6) == std::vector<std::int32_t>{1, 2, 0, 5, 4, -1});
   CHECK(std::vector<std::int32_t>(plan.row_of_slot.data, plan.row_of_slot.data + 6) == std::vector<std::int32_t>{2, 0, 1, -1, 4, 3});
   CHECK(*plan.row_count() == 5);
+}
+
+// A mask of minus infinity must not make two slots hold one expert.
+TEST_CASE("router: slots hold different experts where scores are minus infinity", "[policies]") {
+  serial_group group;
+  const double none = -std::numeric_limits<double>::infinity();
+  const std::vector<double> logits{none, none, 1.0, none};
+  std::int32_t selected[3];
+  double weights[3];
+  top_k<3>{}.forward(group, logits.data(), 4, selected, weights);
+  CHECK((selected[0] == 2 && selected[1] == 0 && selected[2] == 1));
+  CHECK((weights[0] == 1.0 && weights[1] == 0.0 && weights[2] == 0.0));
 }

@@ -5,10 +5,12 @@
 // Checkpoints of a training run: master weights, moments and the step in one safetensors file, written beside and renamed. A run
 // that is killed and started again from its checkpoint ends with the same bits as an undisturbed one.
 
+#include <charconv>
 #include <filesystem>
 #include <map>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <graft/io/safetensors.hpp>
@@ -107,21 +109,31 @@ std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const st
   const std::string wanted = run_signature(run, data);
   GRAFT_CHECK(metadata["signature"] == wanted, path.string(), ": the checkpoint belongs to another run; it has ", metadata["signature"],
               "; this run has ", wanted, "; remove the checkpoint to start again");
+  index_t step = -1;
+  const std::string& step_text = metadata["step"];
+  const auto parsed = std::from_chars(step_text.data(), step_text.data() + step_text.size(), step);
+  GRAFT_CHECK(parsed.ec == std::errc() && parsed.ptr == step_text.data() + step_text.size() && step >= 0 && step <= run.options().steps, path.string(),
+              ": expected a step from 0 to ", run.options().steps, ", found ", step_text);
   auto& context = run.model().context();
   const auto count = static_cast<std::size_t>(run.model().layout().size);
-  const auto restore = [&](const char* name, auto target) {
+  const auto stored = [&](const char* name) {
     const stored_tensor* tensor = file.find(name);
     GRAFT_CHECK(tensor != nullptr && tensor->size() == count, path.string(), ": expected a tensor '", name, "' of ", count, " elements, found ",
                 tensor == nullptr ? std::string("none") : std::to_string(tensor->size()));
-    std::vector<M> values(count);
+    return tensor;
+  };
+  // All are looked at before any is taken: a file that is wrong leaves the run as it was.
+  const stored_tensor *master = stored("master"), *first = stored("first_moment"), *second = stored("second_moment");
+  std::vector<M> values(count);
+  const auto restore = [&](const stored_tensor* tensor, auto target) {
     file.read(*tensor, values.data());
     copy_from_host(context, target, values.data());
   };
-  restore("master", run.model().parameters().master());
-  restore("first_moment", run.optimizer().first_moment());
-  restore("second_moment", run.optimizer().second_moment());
+  restore(master, run.model().parameters().master());
+  restore(first, run.optimizer().first_moment());
+  restore(second, run.optimizer().second_moment());
   run.model().parameters().refresh(context);
-  run.set_next_step(std::stoll(metadata["step"]));
+  run.set_next_step(step);
   metadata.erase("step");
   metadata.erase("signature");
   metadata.erase("format");

@@ -20,12 +20,16 @@ struct select_top {
   template <class M, class Group, class Score>
   GRAFT_HOST_DEVICE void operator()(Group& group, const Score& score, index_t experts, std::int32_t* selected) const {
     for (int k = 0; k < K; ++k) {
-      const auto best = group.argmax(experts, [&](index_t i) {
-        for (int earlier = 0; earlier < k; ++earlier)
-          if (selected[earlier] == i) return lowest<M>();
-        return score(i);
-      });
-      selected[k] = static_cast<std::int32_t>(best.index);
+      const auto taken = [&](index_t i) {
+        bool found = false;
+        for (int earlier = 0; earlier < k; ++earlier) found = found || selected[earlier] == i;
+        return found;
+      };
+      index_t best = group.argmax(experts, [&](index_t i) { return taken(i) ? lowest<M>() : score(i); }).index;
+      // Scores of minus infinity (or NaN) do not stand out from what is taken: slots still hold different experts.
+      if (taken(best))
+        for (best = 0; taken(best);) ++best;
+      selected[k] = static_cast<std::int32_t>(best);
     }
   }
 
