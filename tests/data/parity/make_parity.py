@@ -144,7 +144,7 @@ def make(name, kind, config, target, seed):
     expected = {"gradient." + key: value for key, value in gradients.items()}
     expected |= {"inputs": inputs.int(), "targets": targets.int(), "loss": loss, "logits": logits}
     save_file({key: value.contiguous() for key, value in expected.items()}, folder / "expected.safetensors",
-              metadata={"torch": torch.__version__, "transformers": transformers.__version__})
+              metadata={"made_with": f"torch {torch.__version__}, transformers {transformers.__version__}"})
     print(f"{name}: loss {loss.item():.6f}, logits up to {logits.abs().max().item():.2f}, "
           f"float32 differs by {difference:.1e} of that{summary}")
 
