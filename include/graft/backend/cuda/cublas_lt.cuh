@@ -22,18 +22,18 @@ inline constexpr cudaDataType_t cuda_data_type = std::is_same_v<T, double>     ?
                                                                                : CUDA_R_32F;
 
 // What a plan depends on: column-major C (m, n) = op(A) (m, k) op(B) (k, n), pitches in elements, alignments in bytes.
-struct matmul_key {
+struct device_matmul_key {
   cudaDataType_t input, output;
   bool transpose_a, transpose_b;
   index_t m, n, k;
   index_t pitch_a, pitch_b, pitch_c;
   std::uint32_t alignment_a, alignment_b, alignment_c;
 
-  auto operator<=>(const matmul_key&) const = default;
+  auto operator<=>(const device_matmul_key&) const = default;
 };
 
 // Descriptors and algorithm: plain values, nothing to release.
-struct matmul_plan {
+struct device_matmul_plan {
   cublasLtMatmulDescOpaque_t operation;
   cublasLtMatrixLayoutOpaque_t a, b, c;
   cublasLtMatmulAlgo_t algorithm;
@@ -57,7 +57,7 @@ class cublas_lt {
 
   // C = op(A) op(B) + beta C. Scale is the accumulator's type.
   template <class Scale>
-  void multiply(const matmul_key& key, const void* a, const void* b, void* c, Scale beta, cudaStream_t stream) {
+  void multiply(const device_matmul_key& key, const void* a, const void* b, void* c, Scale beta, cudaStream_t stream) {
     auto found = plans_.find(key);
     if (found == plans_.end()) {
       found = plans_.try_emplace(key).first;  // made in place: what a descriptor holds is cuBLASLt's affair
@@ -68,7 +68,7 @@ class cublas_lt {
         throw;
       }
     }
-    matmul_plan& plan = found->second;
+    device_matmul_plan& plan = found->second;
     const Scale alpha = 1;
     GRAFT_CUBLAS(cublasLtMatmul(handle_, &plan.operation, &alpha, a, &plan.a, b, &plan.b, &beta, c, &plan.c, c, &plan.c,
                                 &plan.algorithm, workspace_.data(), workspace_bytes, stream));
@@ -84,7 +84,7 @@ class cublas_lt {
                                           static_cast<std::uint64_t>(columns), pitch));
   }
 
-  void make_plan(const matmul_key& key, matmul_plan& plan) const {
+  void make_plan(const device_matmul_key& key, device_matmul_plan& plan) const {
     const bool wide = key.input == CUDA_R_64F;
     GRAFT_CUBLAS(cublasLtMatmulDescInit(&plan.operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
                                         wide ? CUDA_R_64F : CUDA_R_32F));
@@ -123,7 +123,7 @@ class cublas_lt {
 
   buffer<std::byte, device_space> workspace_;
   cublasLtHandle_t handle_ = nullptr;
-  std::map<matmul_key, matmul_plan> plans_;
+  std::map<device_matmul_key, device_matmul_plan> plans_;
 };
 
 }  // namespace graft::detail

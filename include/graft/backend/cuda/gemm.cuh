@@ -57,7 +57,7 @@ void run_product(context<cuda>& ctx, const matrix_on_device<Out>& c, const colum
                                    static_cast<std::size_t>(columns) * sizeof(Out), static_cast<std::size_t>(rows), ctx.stream()));
     return;
   }
-  const matmul_key key{cuda_data_type<T>, cuda_data_type<Out>, left.transpose, right.transpose, columns, rows, depth,
+  const device_matmul_key key{cuda_data_type<T>, cuda_data_type<Out>, left.transpose, right.transpose, columns, rows, depth,
                        left.pitch, right.pitch, result.pitch,
                        alignment_of(left.data), alignment_of(right.data), alignment_of(c.data)};
   ctx.products().multiply(key, left.data, right.data, c.data, scale(mode == accumulate::yes ? 1 : 0), ctx.stream());

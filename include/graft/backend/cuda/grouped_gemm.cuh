@@ -22,7 +22,7 @@ namespace detail {
 
 // The three forms in one: a group's result is rows x columns, a sum over depth. Strides between groups are in elements.
 template <class T, class Out>
-struct grouped_product {
+struct device_grouped_product {
   const T* left;    // x or dy
   const T* right;   // w, or x for a weight gradient
   Out* result;
@@ -50,7 +50,7 @@ struct write_product {
 
 // nt and nn: blockIdx.x runs over column tiles first, then over the tile numbers of grouped_tiles.hpp.
 template <contiguous AlongRight, class T, class Out>
-static __global__ void __launch_bounds__(product_threads, 2) grouped_rows_kernel(const grouped_product<T, Out> p) {
+static __global__ void __launch_bounds__(product_threads, 2) grouped_rows_kernel(const device_grouped_product<T, Out> p) {
   __shared__ product_storage<T, contiguous::depth, AlongRight> shared;
   using shape = product_tile<T>;
   const auto column_tiles = static_cast<unsigned>((p.columns + shape::columns - 1) / shape::columns);
@@ -69,7 +69,7 @@ static __global__ void __launch_bounds__(product_threads, 2) grouped_rows_kernel
 
 // tn: blockIdx.x runs over column tiles, then row tiles, then groups. The sum runs over the group's rows.
 template <class T, class Out>
-static __global__ void __launch_bounds__(product_threads, 1) grouped_weight_kernel(const grouped_product<T, Out> p) {
+static __global__ void __launch_bounds__(product_threads, 1) grouped_weight_kernel(const device_grouped_product<T, Out> p) {
   __shared__ product_storage<T, contiguous::outer, contiguous::outer> shared;
   using shape = product_tile<T>;
   const auto column_tiles = static_cast<unsigned>((p.columns + shape::columns - 1) / shape::columns);
@@ -109,7 +109,7 @@ void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_dev
   const index_t columns = result.extent(1);
   if (left.extent(0) == 0 || columns == 0 || right.extent(0) == 0) return;
   const int groups = static_cast<int>(right.extent(0));
-  const grouped_product<T, Out> p{left.data, right.data, result.data, offsets.data,
+  const device_grouped_product<T, Out> p{left.data, right.data, result.data, offsets.data,
                                   left.strides[0], right.strides[1], right.strides[0], result.strides[0], 0,
                                   0, columns, left.extent(1), groups,
                                   lines_aligned(left.data, left.strides[0]),
@@ -181,7 +181,7 @@ void grouped_gemm_tn(context<cuda>& ctx, const view<Out, 3, device_space>& dw, c
   using shape = detail::product_tile<T>;
   const index_t groups = dw.extent(0), rows = dw.extent(1), columns = dw.extent(2);
   if (groups == 0 || rows == 0 || columns == 0) return;
-  const detail::grouped_product<T, Out> p{dy.data, x.data, dw.data, offsets.data,
+  const detail::device_grouped_product<T, Out> p{dy.data, x.data, dw.data, offsets.data,
                                           dy.strides[0], x.strides[0], 0, dw.strides[1], dw.strides[0],
                                           rows, columns, 0, static_cast<int>(groups),
                                           detail::lines_aligned(dy.data, dy.strides[0]),
