@@ -107,7 +107,7 @@ const char* instructions() {
   const auto has = [isa](dnnl_cpu_isa_t wanted) {
     return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);
   };
-  if (has(dnnl_cpu_isa_avx512_core_amx)) return "AMX";
+  if (detail::onednn_has_amx()) return "AMX";
   if (has(dnnl_cpu_isa_avx512_core_bf16)) return "AVX-512 with bfloat16";
   if (has(dnnl_cpu_isa_avx512_core)) return "AVX-512 without bfloat16: bf16 is widened to fp32";
   return "below AVX-512: bf16 is widened to fp32";
@@ -131,6 +131,9 @@ void run(int argc, char** argv) {
 #endif
   std::printf("%s, %d threads, oneDNN %d.%d uses %s\nGFLOP/s, best of %d\n\n", ctx.device_name().c_str(), ctx.threads(),
               dnnl_version()->major, dnnl_version()->minor, instructions(), repetitions);
+  std::printf("bf16: tn %s its left operand, nt and nn %s the right one\n\n",
+              detail::transposes_left_operand() ? "transposes" : "reads as stored",
+              detail::packs_right_operand() ? "pack" : "read as stored");
   std::printf("%6s %5s %5s  form  %s  %s\n%22s %8s%8s%8s  %7s %7s  %s\n", "M", "K", "N", "fp32", "", "", "graft",
               "oneDNN", "BLAS", "graft", "oneDNN", "bf16/fp32");
   const index_t shapes[][3] = {{4096, 192, 512},  {4096, 512, 192}, {4096, 512, 512}, {4096, 512, 1536},

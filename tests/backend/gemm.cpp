@@ -61,6 +61,24 @@ const shape shapes[] = {{1, 1, 1},      {1, 7, 3},      {2, 1, 17},   {3, 5, 0},
                         {17, 33, 31},   {31, 16, 1},    {64, 64, 64}, {33, 129, 65},  {100, 48, 77},
                         {129, 257, 33}, {300, 130, 48}, {5, 600, 40}, {257, 1100, 19}};
 
+// How many ways a type's products have (product_ways).
+template <class T>
+constexpr int ways = std::is_same_v<T, bfloat16> ? 2 : 1;
+
+// Counts what this thread compiled, by form and by layout.
+struct compiled_products {
+  int tn = 0, nn = 0, packed = 0;
+};
+compiled_products compiled() {
+  compiled_products count;
+  for (const auto& product : detail::onednn_worker::of_this_thread().products) {
+    count.tn += product.first.form == detail::product_form::tn;
+    count.nn += product.first.form == detail::product_form::nn && !product.first.packed;
+    count.packed += product.first.packed;
+  }
+  return count;
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm]", (product_types<float, float>),
@@ -69,6 +87,8 @@ TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm]", (product_types<f
   using T = typename TestType::operand;
   using Out = typename TestType::output;
   context<cpu> ctx({2, 0});
+  const bool either = GENERATE(range(0, ways<T>)) == 1;
+  const product_ways way(either, either);
   for (const form f : {form::nt, form::nn, form::tn})
     for (const shape& s : shapes)
       for (const index_t gap : {index_t{0}, index_t{5}})
@@ -87,7 +107,10 @@ TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm]", (product_type
   using T = typename TestType::operand;
   using Out = typename TestType::output;
   context<cpu> ctx;
-  const shape s = GENERATE(shape{20, 24, 4096 + 45}, shape{20, 1030, 2 * 4096 + 45}, shape{600, 1100, 530});
+  const bool transposes = GENERATE(range(0, ways<T>)) == 1;
+  const product_ways way(transposes, false);
+  const shape s =
+      GENERATE(shape{20, 24, 4096 + 45}, shape{20, 1030, 4096 + 45}, shape{20, 2100, 600}, shape{300, 1100, 530});
   for (const accumulate mode : {accumulate::no, accumulate::yes}) {
     std::mt19937 random(8);
     operands<T, Out> before(form::tn, s, 3, random);
@@ -97,15 +120,72 @@ TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm]", (product_type
   }
 }
 
+TEMPLATE_TEST_CASE("a weight read by many rows", "[gemm]", (product_types<bfloat16, bfloat16>),
+                   (product_types<bfloat16, float>)) {
+  using T = typename TestType::operand;
+  using Out = typename TestType::output;
+  context<cpu> ctx({2, 0});
+  const product_ways way(false, GENERATE(false, true));
+  const shape s = GENERATE(shape{513, 40, 33}, shape{512, 64, 64}, shape{530, 2070, 9}, shape{1100, 1, 17});
+  for (const form f : {form::nt, form::nn})
+    for (const index_t gap : {index_t{0}, index_t{5}})
+      for (const accumulate mode : {accumulate::no, accumulate::yes}) {
+        CAPTURE(static_cast<int>(f), s.rows, s.columns, s.depth, gap, static_cast<bool>(mode));
+        std::mt19937 random(12);
+        operands<T, Out> before(f, s, gap, random);
+        auto after = before;
+        multiply(ctx, f, after, mode);
+        check_product(f, s, before, after, mode);
+      }
+}
+
+TEST_CASE("the ways of a bfloat16 product are taken as set", "[gemm]") {
+  context<cpu> ctx({1, 0});
+  std::mt19937 random(13);
+  const bool transposes = GENERATE(false, true), packs = GENERATE(false, true);
+  const product_ways way(transposes, packs);
+  detail::onednn_worker::of_this_thread().products.clear();
+  operands<bfloat16, float> gradient(form::tn, {32, 48, 96}, 0, random), forward(form::nt, {512, 32, 48}, 0, random),
+      few(form::nt, {64, 32, 48}, 0, random);
+  multiply(ctx, form::tn, gradient, accumulate::no);
+  const bool library = detail::onednn_has_bfloat16();
+  CHECK(compiled().tn == (library && !transposes));
+  CHECK(compiled().nn == (library && transposes));
+  multiply(ctx, form::nt, few, accumulate::no);
+  CHECK(compiled().packed == 0);
+  multiply(ctx, form::nt, forward, accumulate::no);
+  CHECK((compiled().packed > 0) == (library && packs));
+}
+
+TEST_CASE("oneDNN packs a weight in one layout whatever the rows", "[gemm]") {
+  // Otherwise tiles would read the plain weight: right, but slow.
+  if (!detail::onednn_has_bfloat16()) return;
+  const detail::sequential_libraries sequential;
+  const auto layout = [](index_t rows, auto output) {
+    detail::tile<bfloat16, decltype(output)> t{rows, 192, 160, nullptr, 160, nullptr, 192, nullptr, 192, false};
+    return detail::compiled_product(detail::onednn_worker::of_this_thread(),
+                                    detail::packed_key_of<detail::product_form::nn>(t))
+        .b_layout();
+  };
+  const auto wanted = layout(256, bfloat16());
+  for (const index_t rows : {16, 32, 64, 112, 240}) {
+    const auto narrow = layout(rows, bfloat16()), wide = layout(rows, 0.0f);
+    CHECK(dnnl_memory_desc_equal(&wanted, &narrow));
+    CHECK(dnnl_memory_desc_equal(&wanted, &wide));
+  }
+}
+
 TEMPLATE_TEST_CASE("products give the same bits for any number of threads", "[gemm]", (product_types<float, float>),
                    (product_types<double, double>), (product_types<bfloat16, bfloat16>),
                    (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
   using Out = typename TestType::output;
   context<cpu> one({1, 0}), two({2, 0}), three({3, 0});
+  const bool either = GENERATE(range(0, ways<T>)) == 1;
+  const product_ways way(either, either);
   for (const form f : {form::nt, form::nn, form::tn})
     for (const shape& s : {shape{1, 512, 320}, shape{33, 129, 65}, shape{300, 130, 48}, shape{520, 1100, 190},
-                           shape{257, 70, 1031}, shape{48, 40, 5000}}) {
+                           shape{530, 2070, 40}, shape{257, 70, 1031}, shape{48, 40, 5000}}) {
       CAPTURE(static_cast<int>(f), s.rows, s.columns, s.depth);
       std::mt19937 random(9);
       const operands<T, Out> before(f, s, 1, random);
@@ -148,15 +228,15 @@ TEMPLATE_TEST_CASE("the widened product of processors without bfloat16", "[gemm]
 TEST_CASE("changing numbers of rows do not compile ever new products", "[gemm]") {
   context<cpu> ctx({1, 0});
   std::mt19937 random(11);
-  const auto compiled = [] { return detail::onednn_worker::of_this_thread().products.size(); };
-  const auto before = compiled();
+  const auto count = [] { return detail::onednn_worker::of_this_thread().products.size(); };
+  const auto before = count();
   for (index_t rows = 1; rows <= 300; ++rows) {
     operands<float, float> o(form::nt, {rows, 48, 32}, 0, random), g(form::tn, {16, 48, rows}, 0, random);
     multiply(ctx, form::nt, o, accumulate::no);
     multiply(ctx, form::tn, g, accumulate::no);
   }
   // Rows come in multiples of 16 up to 256 (twice: into the output and into a padded copy), depths in multiples of 32.
-  CHECK(compiled() - before <= 2 * 16 + 10);
+  CHECK(count() - before <= 2 * 16 + 10);
 }
 
 TEST_CASE("products refuse shapes and strides that do not fit", "[gemm]") {

@@ -52,6 +52,7 @@ TEMPLATE_TEST_CASE("grouped products are the products of the groups", "[gemm][gr
   using T = typename TestType::operand;
   using Out = typename TestType::output;
   context<cpu> ctx({2, 0});
+  const product_ways way(GENERATE(false, true), false);
   for (const auto& sizes : groupings)
     for (const accumulate mode : {accumulate::no, accumulate::yes})
       for (const index_t width : {index_t{24}, index_t{145}}) {
@@ -112,6 +113,7 @@ TEMPLATE_TEST_CASE("grouped products give the same bits for any number of thread
                    (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
   using Out = typename TestType::output;
+  const product_ways way(GENERATE(false, true), false);
   const auto& sizes = groupings[4];
   const auto experts = static_cast<index_t>(sizes.size()) - 1;
   auto offsets = offsets_of(sizes);

@@ -10,6 +10,7 @@
 #include <limits>
 #include <random>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <graft/backend/cpu/gemm.hpp>
@@ -53,6 +54,23 @@ struct gapped_matrix {
     return result;
   }
   graft::view<const T, 3> read_stacked(index_t count) { return stacked(count); }
+};
+
+// How bfloat16 products reach oneDNN, for one scope: what the machine would choose, or the other way.
+class product_ways {
+ public:
+  product_ways(bool transposes, bool packs)
+      : transposes_(std::exchange(detail::transposes_left_operand(), transposes)),
+        packs_(std::exchange(detail::packs_right_operand(), packs)) {}
+  ~product_ways() {
+    detail::transposes_left_operand() = transposes_;
+    detail::packs_right_operand() = packs_;
+  }
+  product_ways(const product_ways&) = delete;
+  product_ways& operator=(const product_ways&) = delete;
+
+ private:
+  bool transposes_, packs_;
 };
 
 template <class T>

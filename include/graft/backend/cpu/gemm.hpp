@@ -10,7 +10,8 @@
 // not overlap.
 // Order: the same bits for any number of threads. Rows of the output that no operand row belongs to are not touched.
 // Libraries: bfloat16 and fp32 by oneDNN where the processor has the instructions, else by OpenBLAS (bfloat16 in
-// widened copies); double by OpenBLAS.
+// widened copies); double by OpenBLAS. In bfloat16 nt and nn of 512 rows or more copy the right operand into the
+// workspace in oneDNN's layout; with AMX tn copies its left operand's tiles.
 // Errors: shapes that do not fit, strides, offsets that do not ascend.
 
 #include <concepts>

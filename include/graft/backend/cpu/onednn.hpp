@@ -73,40 +73,63 @@ inline bool onednn_has_float() {
   return has;
 }
 
+// Whether oneDNN multiplies bfloat16 with AMX: the processor has it, the system permits it and DNNL_MAX_CPU_ISA does
+// not rule it out. oneDNN asks all three.
+inline bool onednn_has_amx() {
+  static const bool has = [] {
+    const auto isa = static_cast<unsigned>(dnnl_get_effective_cpu_isa());
+    const auto needed = static_cast<unsigned>(dnnl_cpu_isa_avx512_core_amx);
+    return (isa & needed) == needed;
+  }();
+  return has;
+}
+
 // What distinguishes one compiled product from another.
 struct matmul_key {
   product_form form;
   dnnl_data_type_t input, output;
   bool add;
   index_t rows, columns, depth, a_stride, b_stride, c_stride;
+  bool packed = false;  // b lies in the layout of oneDNN's own choice: its form and stride do not matter
 
   bool operator==(const matmul_key&) const = default;
 };
 struct matmul_key_hash {
   std::size_t operator()(const matmul_key& key) const {
-    std::size_t hash = static_cast<std::size_t>(key.form) * 16 + static_cast<std::size_t>(key.output) * 2 + key.add;
+    std::size_t hash =
+        static_cast<std::size_t>(key.form) * 32 + static_cast<std::size_t>(key.output) * 4 + key.packed * 2u + key.add;
     for (const index_t part : {key.rows, key.columns, key.depth, key.a_stride, key.b_stride, key.c_stride})
       hash = (hash ^ static_cast<std::size_t>(part)) * 0x9e3779b97f4a7c15u;
     return hash ^ (hash >> 29);
   }
 };
 
+inline dnnl_memory_desc_t plain_layout(index_t rows, index_t columns, index_t stride, bool transposed,
+                                       dnnl_data_type_t type) {
+  const dnnl_dims_t extents = {rows, columns};
+  const dnnl_dims_t strides = {transposed ? 1 : stride, transposed ? stride : 1};
+  dnnl_memory_desc_t result;
+  check_onednn(dnnl_memory_desc_init_by_strides(&result, 2, extents, type, strides),
+               "dnnl_memory_desc_init_by_strides");
+  return result;
+}
+inline dnnl_memory_desc_t free_layout(index_t rows, index_t columns, dnnl_data_type_t type) {
+  const dnnl_dims_t extents = {rows, columns};
+  dnnl_memory_desc_t result;
+  check_onednn(dnnl_memory_desc_init_by_tag(&result, 2, extents, type, dnnl_format_tag_any),
+               "dnnl_memory_desc_init_by_tag");
+  return result;
+}
+
 // A compiled product and the memory objects that carry its pointers. Belongs to one thread.
 class onednn_matmul {
  public:
   explicit onednn_matmul(const matmul_key& key) {
     const bool a_transposed = key.form == product_form::tn, b_transposed = key.form == product_form::nt;
-    const auto describe = [](index_t rows, index_t columns, index_t stride, bool transposed, dnnl_data_type_t type) {
-      const dnnl_dims_t extents = {rows, columns};
-      const dnnl_dims_t strides = {transposed ? 1 : stride, transposed ? stride : 1};
-      dnnl_memory_desc_t result;
-      check_onednn(dnnl_memory_desc_init_by_strides(&result, 2, extents, type, strides),
-                   "dnnl_memory_desc_init_by_strides");
-      return result;
-    };
-    const dnnl_memory_desc_t a = describe(key.rows, key.depth, key.a_stride, a_transposed, key.input);
-    const dnnl_memory_desc_t b = describe(key.depth, key.columns, key.b_stride, b_transposed, key.input);
-    const dnnl_memory_desc_t c = describe(key.rows, key.columns, key.c_stride, false, key.output);
+    const dnnl_memory_desc_t a = plain_layout(key.rows, key.depth, key.a_stride, a_transposed, key.input);
+    dnnl_memory_desc_t b = key.packed ? free_layout(key.depth, key.columns, key.input)
+                                      : plain_layout(key.depth, key.columns, key.b_stride, b_transposed, key.input);
+    const dnnl_memory_desc_t c = plain_layout(key.rows, key.columns, key.c_stride, false, key.output);
 
     dnnl_primitive_attr_t attributes_made = nullptr;
     check_onednn(dnnl_primitive_attr_create(&attributes_made), "dnnl_primitive_attr_create");
@@ -130,6 +153,8 @@ class onednn_matmul {
     check_onednn(dnnl_primitive_create(&primitive_made, desc.get()), "dnnl_primitive_create");
     primitive_.reset(primitive_made);
 
+    if (key.packed) b = *dnnl_primitive_desc_query_md(desc.get(), dnnl_query_weights_md, 0);
+    b_layout_ = b;
     const dnnl_memory_desc_t* scratch = dnnl_primitive_desc_query_md(desc.get(), dnnl_query_scratchpad_md, 0);
     scratch_bytes_ = dnnl_memory_desc_get_size(scratch);
     const dnnl_memory_desc_t* descs[] = {&a, &b, &c, scratch};
@@ -153,10 +178,19 @@ class onednn_matmul {
     check_onednn(dnnl_primitive_execute(primitive_.get(), stream, 4, arguments), "dnnl_primitive_execute");
   }
 
+  const dnnl_memory_desc_t& b_layout() const { return b_layout_; }
+
  private:
   onednn_primitive primitive_;
   onednn_memory memories_[4];
+  dnnl_memory_desc_t b_layout_;
   std::size_t scratch_bytes_ = 0;
+};
+
+// The right operand of a product in the layout that oneDNN chose for it. Lives in the workspace.
+struct packed_operand {
+  dnnl_memory_desc_t layout;
+  std::byte* data;
 };
 
 // What one thread keeps: its stream, its compiled products, its scratchpad.
@@ -182,18 +216,66 @@ inline constexpr dnnl_data_type_t onednn_type = std::is_same_v<T, bfloat16> ? dn
 // Requires: called under sequential_libraries, since a product is compiled for a number of threads.
 // Cost: a new shape takes about a millisecond, a known one some microseconds. Shapes come from blocks of fixed sizes
 // (gemm.hpp), so they are few; should a caller's own sizes keep changing, the thread starts over at max_products.
-template <product_form Form, class T, class Out>
-void onednn_tile(const tile<T, Out>& t) {
+inline const onednn_matmul& compiled_product(onednn_worker& worker, const matmul_key& key) {
   constexpr std::size_t max_products = 1024;
-  onednn_worker& worker = onednn_worker::of_this_thread();
-  const matmul_key key{Form,      onednn_type<T>, onednn_type<Out>, t.add,      t.rows,
-                       t.columns, t.depth,        t.a_stride,       t.b_stride, t.c_stride};
   auto found = worker.products.find(key);
   if (found == worker.products.end()) {
     if (worker.products.size() >= max_products) worker.products.clear();
     found = worker.products.try_emplace(key, key).first;
   }
-  found->second.run(worker.stream.get(), t.a, t.b, t.c, worker.scratch);
+  return found->second;
+}
+
+template <product_form Form, class T, class Out>
+matmul_key key_of(const tile<T, Out>& t) {
+  return {Form,      onednn_type<T>, onednn_type<Out>, t.add,      t.rows,
+          t.columns, t.depth,        t.a_stride,       t.b_stride, t.c_stride};
+}
+template <product_form Form, class T, class Out>
+requires(Form != product_form::tn) matmul_key packed_key_of(const tile<T, Out>& t) {
+  matmul_key key = key_of<product_form::nn>(t);
+  key.b_stride = 0;
+  key.packed = true;
+  return key;
+}
+
+template <product_form Form, class T, class Out>
+void onednn_tile(const tile<T, Out>& t) {
+  onednn_worker& worker = onednn_worker::of_this_thread();
+  compiled_product(worker, key_of<Form>(t)).run(worker.stream.get(), t.a, t.b, t.c, worker.scratch);
+}
+
+// The same with t.b at hand in packed form too: read where oneDNN chooses the same layout for this tile, as it did for
+// every number of rows tried; else t.b is read.
+template <product_form Form, class T, class Out>
+void onednn_tile(const tile<T, Out>& t, const packed_operand& packed) {
+  onednn_worker& worker = onednn_worker::of_this_thread();
+  const onednn_matmul& product = compiled_product(worker, packed_key_of<Form>(t));
+  if (!dnnl_memory_desc_equal(&product.b_layout(), &packed.layout)) return onednn_tile<Form>(t);
+  product.run(worker.stream.get(), t.a, packed.data, t.c, worker.scratch);
+}
+
+// Brings t.b into the packed layout.
+template <product_form Form, class T, class Out>
+void onednn_pack(const tile<T, Out>& t, const packed_operand& packed) {
+  onednn_worker& worker = onednn_worker::of_this_thread();
+  const dnnl_memory_desc_t plain =
+      plain_layout(t.depth, t.columns, t.b_stride, Form == product_form::nt, onednn_type<T>);
+  dnnl_primitive_desc_t desc_made = nullptr;
+  check_onednn(
+      dnnl_reorder_primitive_desc_create(&desc_made, &plain, cpu_engine(), &packed.layout, cpu_engine(), nullptr),
+      "dnnl_reorder_primitive_desc_create");
+  const onednn_primitive_desc desc(desc_made);
+  dnnl_primitive_t primitive_made = nullptr;  // oneDNN keeps what it compiled: this takes some microseconds
+  check_onednn(dnnl_primitive_create(&primitive_made, desc.get()), "dnnl_primitive_create");
+  const onednn_primitive primitive(primitive_made);
+  dnnl_memory_t from = nullptr, to = nullptr;
+  check_onednn(dnnl_memory_create(&from, &plain, cpu_engine(), const_cast<T*>(t.b)), "dnnl_memory_create");
+  const onednn_memory from_owner(from);
+  check_onednn(dnnl_memory_create(&to, &packed.layout, cpu_engine(), packed.data), "dnnl_memory_create");
+  const onednn_memory to_owner(to);
+  const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+  check_onednn(dnnl_primitive_execute(primitive.get(), worker.stream.get(), 2, arguments), "dnnl_primitive_execute");
 }
 
 }  // namespace graft::detail

@@ -13,6 +13,7 @@
 #include <graft/backend/cpu/onednn.hpp>
 #include <graft/backend/cpu/rows.hpp>
 #include <graft/backend/cpu/tile.hpp>
+#include <graft/backend/cpu/transpose.hpp>
 
 namespace graft::detail {
 
@@ -54,21 +55,71 @@ inline tile_scratch& padding_scratch() {
 }
 
 template <product_form Form, class T, class Out>
-void onednn_ragged_rows(const tile<T, Out>& t) {
+void onednn_ragged_rows(const tile<T, Out>& t, const packed_operand* packed = nullptr) {
+  const auto run = [=](const auto& part) { packed ? onednn_tile<Form>(part, *packed) : onednn_tile<Form>(part); };
   const index_t rows = ceil_div(t.rows, row_unit) * row_unit;
-  if (rows == t.rows) return onednn_tile<Form>(t);
+  // oneDNN's kernels for packed operands take a and c without gaps between rows only.
+  const bool copy_a = rows != t.rows || (packed && t.a_stride != t.depth);
+  const bool copy_c = rows != t.rows || (packed && t.c_stride != t.columns);
+  if (!copy_a && !copy_c) return run(t);
   // Products are fp32 sums: kept so until they are added to c, where the type of c rounds them once.
-  const index_t values = rows * t.columns;
+  const index_t values = copy_c ? rows * t.columns : 0;
   float* c = padding_scratch().template get<float>(values + rows * t.depth);
-  T* a = reinterpret_cast<T*>(c + values);
-  copy_padded(a, t.a, t.a_stride, t.rows, t.depth, rows);
-  onednn_tile<Form>(tile<T, float>{rows, t.columns, t.depth, a, t.depth, t.b, t.b_stride, c, t.columns, false});
+  tile<T, float> part{rows, t.columns, t.depth, t.a, t.a_stride, t.b, t.b_stride, c, t.columns, false};
+  if (copy_a) {
+    T* a = reinterpret_cast<T*>(c + values);
+    copy_padded(a, t.a, t.a_stride, t.rows, t.depth, rows);
+    part.a = a;
+    part.a_stride = t.depth;
+  }
+  if (!copy_c) {
+    tile<T, Out> direct = t;
+    direct.a = part.a;
+    direct.a_stride = part.a_stride;
+    return run(direct);
+  }
+  run(part);
   store_rows(t.c, t.c_stride, c, t.rows, t.columns, t.add);
+}
+
+// Whether the form tn in bfloat16 transposes its left operand, tile by tile, and multiplies as in nn.
+// With AMX oneDNN 2.6 reads a transposed left operand slowly: 110 to 340 GFLOP/s, beside up to 840 where it lies
+// transposed in memory (one Sapphire Rapids core). Tests set it, between products: the two ways differ in rounding.
+inline bool& transposes_left_operand() {
+  static bool transposes = onednn_has_amx();
+  return transposes;
+}
+
+template <class T>
+bool transposes() {
+  return std::is_same_v<T, bfloat16> && takes_onednn<T>() && transposes_left_operand();
+}
+// Half of a core's second cache, with 256 rows.
+constexpr index_t transposed_depth_chunk = 2048;
+
+template <class T>
+void onednn_transposed_depth(const tile<T, float>& t, index_t padded) {
+  // oneDNN's best kernels take operands without gaps between rows only.
+  const bool copy_b = padded != t.depth || t.b_stride != t.columns;
+  T* a = padding_scratch().template get<T>(padded * (t.rows + (copy_b ? t.columns : 0)));
+  transpose(a, padded, t.a, t.a_stride, t.depth, t.rows);
+  for (index_t i = 0; i < t.rows; ++i) std::fill_n(a + i * padded + t.depth, padded - t.depth, T(0.0f));
+  tile<T, float> turned = t;
+  turned.depth = turned.a_stride = padded;
+  turned.a = a;
+  if (copy_b) {
+    T* b = a + padded * t.rows;
+    copy_padded(b, t.b, t.b_stride, t.depth, t.columns, padded);
+    turned.b = b;
+    turned.b_stride = t.columns;
+  }
+  onednn_tile<product_form::nn>(turned);
 }
 
 // Chunks of the depth are added in ascending order.
 template <class T>
 void onednn_ragged_depth(tile<T, float> t, index_t chunk) {
+  if (transposes<T>()) chunk = std::min(chunk, transposed_depth_chunk);
   for (index_t begin = 0; begin < t.depth; begin += chunk) {
     tile<T, float> part = t;
     part.depth = std::min(chunk, t.depth - begin);
@@ -76,6 +127,12 @@ void onednn_ragged_depth(tile<T, float> t, index_t chunk) {
     part.b += begin * t.b_stride;
     part.add = t.add || begin > 0;
     const index_t padded = ceil_div(part.depth, depth_unit) * depth_unit;
+    if constexpr (std::is_same_v<T, bfloat16>) {
+      if (transposes<T>()) {
+        onednn_transposed_depth(part, padded);
+        continue;
+      }
+    }
     if (padded != part.depth) {
       T* a = padding_scratch().template get<T>(padded * (t.rows + t.columns));
       T* b = a + padded * t.rows;
@@ -132,14 +189,24 @@ constexpr index_t even_part(index_t extent, index_t parts) {
 constexpr index_t wanted_tiles = 8;
 
 template <product_form Form>
-constexpr tile_cut choose_cut(index_t rows, index_t columns) {
-  constexpr index_t most_rows = 256, most_columns = Form == product_form::tn ? 512 : 1024, fewest_columns = 128;
+constexpr tile_cut choose_cut(index_t rows, index_t columns,
+                              index_t most_columns = Form == product_form::tn ? 512 : 1024) {
+  constexpr index_t most_rows = 256, fewest_columns = 128;
   const index_t row_parts = ceil_div(rows, most_rows);
   index_t column_parts = ceil_div(columns, most_columns);
   if (Form != product_form::tn)
     column_parts = std::max(
         column_parts, std::min(ceil_div(wanted_tiles, std::max<index_t>(row_parts, 1)), columns / fewest_columns));
   return {even_part(rows, row_parts), even_part(columns, column_parts)};
+}
+
+// A gradient's tiles. Where their left operand is transposed they are as wide as the output can be: the more columns
+// share a transposition, and rows of the output without gaps let oneDNN take its best kernels.
+template <class T>
+tile_cut choose_gradient_cut(index_t rows, index_t columns) {
+  constexpr index_t most_columns = 2048;
+  if (transposes<T>()) return choose_cut<product_form::tn>(rows, columns, most_columns);
+  return choose_cut<product_form::tn>(rows, columns);
 }
 
 // The tile of `whole` at block (row_block, column_block).
@@ -161,9 +228,10 @@ constexpr index_t dense_depth_chunk = 4096, grouped_depth_chunk = 512;
 template <product_form Form, class T, class Out>
 void product_of_tiles(context<cpu>& ctx, const tile<T, Out>& whole, const tile_cut& cut) {
   const index_t column_blocks = ceil_div(whole.columns, cut.columns);
-  run_tiles(ctx, ceil_div(whole.rows, cut.rows) * column_blocks, [&](index_t i) {
-    run_tile<Form>(cut_tile<Form>(whole, cut, i / column_blocks, i % column_blocks), dense_depth_chunk);
-  });
+  run_tiles(ctx, ceil_div(whole.rows, cut.rows) * column_blocks, whole.rows * whole.columns * whole.depth,
+            [&](index_t i) {
+              run_tile<Form>(cut_tile<Form>(whole, cut, i / column_blocks, i % column_blocks), dense_depth_chunk);
+            });
 }
 
 // tn with the depth cut into parts: each part's sum stands in the workspace, then they are added in ascending order.
@@ -175,7 +243,7 @@ void product_of_depth_parts(context<cpu>& ctx, const tile<T, Out>& whole, const 
   const auto sums = ctx.template allocate<Sum>(parts, whole.rows, whole.columns);
   const index_t column_blocks = ceil_div(whole.columns, cut.columns);
   const index_t blocks = ceil_div(whole.rows, cut.rows) * column_blocks;
-  run_tiles(ctx, parts * blocks, [&](index_t i) {
+  run_tiles(ctx, parts * blocks, whole.rows * whole.columns * whole.depth, [&](index_t i) {
     const index_t part = i / blocks, block = i % blocks, begin = part * depth_part;
     const tile<T, Sum> slice{whole.rows,
                              whole.columns,
@@ -200,10 +268,51 @@ void product_of_depth_parts(context<cpu>& ctx, const tile<T, Out>& whole, const 
   });
 }
 
+// Whether nt and nn in bfloat16 bring the right operand, a weight, into oneDNN's own layout before the tiles read it.
+// Otherwise each tile does so again. Tests set it, between products.
+inline bool& packs_right_operand() {
+  static bool packs = onednn_has_bfloat16();
+  return packs;
+}
+
+// Fewer rows are not worth the packing (measured on Zen 4: even at 512, 5 % in favour from 1024 on, up to 15 % where
+// columns would be cut).
+constexpr index_t fewest_packed_rows = 512;
+
+// nt and nn with b packed once, in the workspace. Tiles have all columns up to 2048, for oneDNN's best kernels write
+// rows without gaps only, and rows are cut for threads instead: a packed operand does not mind.
+template <product_form Form, class T, class Out>
+requires(Form != product_form::tn) void packed_product(context<cpu>& ctx, const tile<T, Out>& whole) {
+  constexpr index_t most_rows = 256, fewest_rows = 64, most_columns = 2048;
+  const index_t row_parts = std::max(ceil_div(whole.rows, most_rows), std::min(wanted_tiles, whole.rows / fewest_rows));
+  const tile_cut cut{even_part(whole.rows, row_parts), even_part(whole.columns, ceil_div(whole.columns, most_columns))};
+  const index_t column_blocks = ceil_div(whole.columns, cut.columns);
+  workspace_scope scope(ctx);
+  const auto packed = ctx.template allocate<packed_operand>(column_blocks);
+  {
+    sequential_libraries sequential;
+    for (index_t j = 0; j < column_blocks; ++j) {
+      tile<T, Out> t = cut_tile<Form>(whole, cut, 0, j);
+      t.a_stride = t.depth;
+      t.c_stride = t.columns;
+      packed[j].layout = compiled_product(onednn_worker::of_this_thread(), packed_key_of<Form>(t)).b_layout();
+      const auto bytes = static_cast<index_t>(dnnl_memory_desc_get_size(&packed[j].layout));
+      packed[j].data = ctx.template allocate<std::byte>(bytes).data;
+    }
+  }
+  run_tiles(ctx, column_blocks, whole.columns * whole.depth,
+            [&](index_t j) { onednn_pack<Form>(cut_tile<Form>(whole, cut, 0, j), packed[j]); });
+  run_tiles(ctx, ceil_div(whole.rows, cut.rows) * column_blocks, whole.rows * whole.columns * whole.depth,
+            [&](index_t i) {
+              const index_t j = i % column_blocks;
+              onednn_ragged_rows<Form>(cut_tile<Form>(whole, cut, i / column_blocks, j), &packed[j]);
+            });
+}
+
 template <product_form Form, class T, class Out>
 void product(context<cpu>& ctx, const tile<T, Out>& whole) {
-  const tile_cut cut = choose_cut<Form>(whole.rows, whole.columns);
   if constexpr (Form == product_form::tn) {
+    const tile_cut cut = choose_gradient_cut<T>(whole.rows, whole.columns);
     constexpr index_t least_depth = 512;  // a part must be worth writing its sum
     const index_t tiles = ceil_div(whole.rows, cut.rows) * ceil_div(whole.columns, cut.columns);
     const index_t parts = std::min(ceil_div(wanted_tiles, std::max<index_t>(tiles, 1)), whole.depth / least_depth);
@@ -211,8 +320,13 @@ void product(context<cpu>& ctx, const tile<T, Out>& whole) {
       const index_t depth_part = ceil_div(ceil_div(whole.depth, parts), depth_unit) * depth_unit;
       return product_of_depth_parts(ctx, whole, cut, depth_part);
     }
+    return product_of_tiles<Form>(ctx, whole, cut);
+  } else if constexpr (std::is_same_v<T, bfloat16>) {
+    if (takes_onednn<T>() && packs_right_operand() && whole.rows >= fewest_packed_rows && whole.columns > 0 &&
+        whole.depth > 0)
+      return packed_product<Form>(ctx, whole);
   }
-  product_of_tiles<Form>(ctx, whole, cut);
+  product_of_tiles<Form>(ctx, whole, choose_cut<Form>(whole.rows, whole.columns));
 }
 
 // Offsets (E+1) of a grouped product over `rows` rows.
@@ -239,7 +353,7 @@ requires(Form != product_form::tn) void grouped_product(context<cpu>& ctx, const
   first_tile[0] = 0;
   for (index_t e = 0; e < experts; ++e)
     first_tile[e + 1] = first_tile[e] + ceil_div(offsets[e + 1] - offsets[e], cut.rows) * column_blocks;
-  run_tiles(ctx, first_tile[experts], [&](index_t i) {
+  run_tiles(ctx, first_tile[experts], (offsets[experts] - offsets[0]) * whole.columns * whole.depth, [&](index_t i) {
     const index_t e = std::upper_bound(first_tile.data, first_tile.data + experts + 1, i) - first_tile.data - 1;
     tile<T, Out> group = whole;
     group.rows = offsets[e + 1] - offsets[e];
@@ -255,19 +369,20 @@ requires(Form != product_form::tn) void grouped_product(context<cpu>& ctx, const
 template <class T, class Out>
 void grouped_product_tn(context<cpu>& ctx, const tile<T, Out>& whole, index_t experts, index_t c_expert,
                         const vector_view<const std::int32_t>& offsets) {
-  const tile_cut cut = choose_cut<product_form::tn>(whole.rows, whole.columns);
+  const tile_cut cut = choose_gradient_cut<T>(whole.rows, whole.columns);
   const index_t column_blocks = ceil_div(whole.columns, cut.columns);
   const index_t blocks = ceil_div(whole.rows, cut.rows) * column_blocks;
-  run_tiles(ctx, experts * blocks, [&](index_t i) {
-    const index_t e = i / blocks, block = i % blocks;
-    tile<T, Out> group = whole;
-    group.depth = offsets[e + 1] - offsets[e];
-    group.a += offsets[e] * whole.a_stride;
-    group.b += offsets[e] * whole.b_stride;
-    group.c += e * c_expert;
-    run_tile<product_form::tn>(cut_tile<product_form::tn>(group, cut, block / column_blocks, block % column_blocks),
-                               grouped_depth_chunk);
-  });
+  run_tiles(
+      ctx, experts * blocks, (offsets[experts] - offsets[0] + experts) * whole.rows * whole.columns, [&](index_t i) {
+        const index_t e = i / blocks, block = i % blocks;
+        tile<T, Out> group = whole;
+        group.depth = offsets[e + 1] - offsets[e];
+        group.a += offsets[e] * whole.a_stride;
+        group.b += offsets[e] * whole.b_stride;
+        group.c += e * c_expert;
+        run_tile<product_form::tn>(cut_tile<product_form::tn>(group, cut, block / column_blocks, block % column_blocks),
+                                   grouped_depth_chunk);
+      });
 }
 
 }  // namespace graft::detail

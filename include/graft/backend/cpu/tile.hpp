@@ -50,11 +50,13 @@ class sequential_libraries {
 };
 
 // run(i) for i in [0, count), each on one thread; tiles are handed out in turn, so uneven ones balance. The first
-// exception, in the order of time, is thrown again when all have stopped.
+// exception, in the order of time, is thrown again when all have stopped. `work` counts the multiplications of all
+// tiles: few are done sooner than other threads wake, and those would spin at the end where others want the cores.
 template <class F>
-void run_tiles([[maybe_unused]] context<cpu>& ctx, index_t count, const F& run) {
+void run_tiles([[maybe_unused]] context<cpu>& ctx, index_t count, [[maybe_unused]] index_t work, const F& run) {
 #if defined(_OPENMP)
-  if (ctx.threads() > 1 && count > 1) {
+  constexpr index_t little_work = index_t{1} << 16;
+  if (ctx.threads() > 1 && count > 1 && work > little_work) {
     std::exception_ptr failure;
 #pragma omp parallel num_threads(ctx.threads())
     {
@@ -75,6 +77,12 @@ void run_tiles([[maybe_unused]] context<cpu>& ctx, index_t count, const F& run) 
 #endif
   sequential_libraries sequential;
   for (index_t i = 0; i < count; ++i) run(i);
+}
+
+// The same where the work of the tiles is always worth the threads.
+template <class F>
+void run_tiles(context<cpu>& ctx, index_t count, const F& run) {
+  run_tiles(ctx, count, std::numeric_limits<index_t>::max(), run);
 }
 
 // Memory that one thread keeps between tiles: grows to the largest request and stays.
