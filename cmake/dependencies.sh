@@ -36,7 +36,11 @@ case ${1:-} in
   --list) printf '%s\n' "${packages[@]}" "${test_packages[@]}"; exit 0 ;;
   *) say "dependencies.sh: unknown argument '$1', expected --tests, --list or nothing"; exit 2 ;;
 esac
-if [ "${GRAFT_SKIP_DEPENDENCIES:-0}" = 1 ]; then exit 0; fi
+cached_pages=${XDG_CACHE_HOME:-$HOME/.cache}/graft/data
+if [ "${GRAFT_SKIP_DEPENDENCIES:-0}" = 1 ]; then
+  if [ -d "$cached_pages/usr/share/man" ]; then printf 'export GRAFT_DATA_ROOT=%q\n' "$cached_pages"; fi
+  exit 0
+fi
 
 if ! command -v apt-get > /dev/null || ! command -v dpkg-query > /dev/null; then
   say "graft needs these packages (Debian's names); install what they are called here:"
@@ -80,7 +84,7 @@ fi
 has_pages() { compgen -G "$1/usr/share/man/man2/*" > /dev/null && compgen -G "$1/usr/share/man/fr/man2/*" > /dev/null; }
 
 if ! has_pages ''; then
-  data_root=${XDG_CACHE_HOME:-$HOME/.cache}/graft/data
+  data_root=$cached_pages
   if ! has_pages "$data_root"; then
     say "this system was set up without manual pages: unpacking ${manual_packages[*]} into $data_root"
     mkdir -p "$data_root"

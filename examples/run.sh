@@ -13,9 +13,9 @@ environment=$(bash "$root/cmake/dependencies.sh")
 eval "$environment"
 
 build=$root/build
-if [ ! -f "$build/CMakeCache.txt" ]; then
-  cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF
-fi
+generator=()
+if [ ! -f "$build/CMakeCache.txt" ]; then generator=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF); fi
+cmake -S "$root" -B "$build" "${generator[@]}" -DGRAFT_BUILD_EXAMPLES=ON
 cmake --build "$build" --target examples --parallel "$(nproc)"
 
 if [ $# -eq 0 ]; then set -- --preset quick --out runs/quick; fi

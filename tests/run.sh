@@ -16,7 +16,7 @@ processors=$(nproc)
 export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((processors < 4 ? processors : 4))}
 export UBSAN_OPTIONS=print_stacktrace=1
-export LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
+export LSAN_OPTIONS="suppressions='$root/tests/leaks.txt':print_suppressions=0"
 
 passed=0 failed=0 skipped=0
 broken=()

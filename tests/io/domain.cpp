@@ -146,6 +146,11 @@ TEST_CASE("default_domains: a root of unpacked packages", "[io][domain]") {
   CHECK(found == "english: man2/open.2\ncode: any.hpp\nmath: set.mm\nfrench: man1/ls.1\n");
   CHECK(names(graft::list_domain(graft::french_c_domain(root.path()))) == strings{"man2/open.2"});
 
+  // A root that has only pages: the rest is taken from where packages are installed.
+  fs::remove_all(root / "usr/include");
+  CHECK(graft::default_domains(root.path())[1].path == "/usr/include/boost");
+  CHECK(graft::default_domains(root.path())[0].path == root / "usr/share/man");
+
   // Where dpkg knows the packages, pages of others do not count.
   io_test::write_bytes(root / "usr/share/man/man2/other.2", "another package's");
   fs::create_directories(root / "var/lib/dpkg/info");

@@ -237,7 +237,7 @@ TEST_CASE("mix: other wrong input is refused with a sentence and nothing is lost
   CHECK_THROWS_WITH(soup(), "mix: seed and branch cannot be mixed: expected the same tokenizer, got bytes and words");
   models.sources[1].tokenizer = "bytes";
   models.sources[1].shape.scaling.original_positions = 4096;
-  CHECK_THROWS_WITH(soup(), "mix: seed and branch cannot be mixed: their rope scalings differ");
+  CHECK_THROWS_WITH(soup(), "mix: seed and branch cannot be mixed: expected the same rope scaling original_positions, got 8192 and 4096");
   models.sources[1].shape = models.shape;
 
   CHECK_THROWS_WITH(mix<float>(soup_recipe, {}, models.layout, out), "mix: expected at least one model, got none");
@@ -287,4 +287,15 @@ TEST_CASE("mix: what is trained after a mix", "[mix]") {
   CHECK(experts == 18);
   CHECK(gates == 2);
   CHECK(name_of(mix_training::all_but_experts) == "all-but-experts");
+}
+
+TEST_CASE("mix: a soup keeps the sign of zeros", "[mix]") {
+  branches<float> models;
+  std::vector<float> values = models.draw(1);
+  values[0] = -0.0f;
+  for (const char* name : {"a", "b", "c"}) models.add(values, name);
+  std::vector<float> out(4096);
+  mix<float>(soup_recipe, models.sources, models.layout, out);
+  CHECK(std::signbit(out[0]));
+  CHECK(out[0] == 0.0f);
 }

@@ -8,18 +8,15 @@
 #include <cstdint>
 #include <string_view>
 
+#include <graft/core/hash.hpp>
 #include <graft/core/parameter_tree.hpp>
 #include <graft/core/philox.hpp>
 
 namespace graft {
 namespace detail {
 
-// FNV-1a, 56 bits: the top byte of a counter's major half belongs to the stream.
-constexpr std::uint64_t name_key(std::string_view name) {
-  std::uint64_t hash = 14695981039346656037ull;
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-  return hash >> 8;
-}
+// 56 bits: the top byte of a counter's major half belongs to the stream.
+constexpr std::uint64_t name_key(std::string_view name) { return fnv1a(name) >> 8; }
 
 }  // namespace detail
 

@@ -24,6 +24,9 @@ constexpr std::string_view name_of(role kind) {
   return names[static_cast<int>(kind)];
 }
 
+static_assert(name_of(all_roles[sizeof(all_roles) / sizeof(role) - 1]) == "adapter",
+              "graft::role: all_roles and the names disagree. List a new role in both, in the order of the enum.");
+
 struct initializer {
   enum class kind { zeros, ones, normal };
   kind distribution = kind::zeros;

@@ -42,6 +42,28 @@ struct transformer_shape {
   constexpr index_t qkv_width() const { return query_width() + 2 * kv_width(); }
 };
 
+// Calls visit(name, value) for every size, with its name in messages. The one list of them: what compares or prints shapes uses it.
+template <class Visit>
+void for_each_size(const transformer_shape& shape, Visit visit) {
+  visit("vocabulary", shape.vocabulary);
+  visit("width", shape.width);
+  visit("number of blocks", shape.blocks);
+  visit("number of heads", shape.heads);
+  visit("number of key/value heads", shape.kv_heads);
+  visit("head_dim", shape.head_dim);
+  visit("hidden width", shape.hidden);
+  visit("number of positions", shape.positions);
+  visit("rope_theta", shape.rope_theta);
+  visit("rope scaling factor", shape.scaling.factor);
+  visit("rope scaling low_frequency_factor", shape.scaling.low_frequency_factor);
+  visit("rope scaling high_frequency_factor", shape.scaling.high_frequency_factor);
+  visit("rope scaling original_positions", shape.scaling.original_positions);
+  visit("norm_eps", shape.norm_eps);
+  visit("tying of head and embedding", shape.tied);
+  visit("QK-norm", shape.qk_norm);
+  visit("number of experts", shape.experts);
+}
+
 // Errors: throws graft::error when a size is missing or two of them contradict each other.
 inline void check_shape(const transformer_shape& shape) {
   GRAFT_CHECK(shape.vocabulary > 0 && shape.width > 0 && shape.blocks > 0 && shape.heads > 0 && shape.kv_heads > 0 &&

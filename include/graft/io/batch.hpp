@@ -141,6 +141,9 @@ class evaluation_windows {
   }
 
   index_t size() const { return taken_; }
+  index_t positions() const { return positions_; }
+  // Predicted tokens of window i: positions(), but for a last one that ends with the file.
+  index_t length(index_t i) const { return std::min(positions_, file_.size() - 1 - place(i) * positions_); }
 
   // Windows [first, first + rows). Rows past the last window are all ignored, so that batches can keep one shape.
   // Shapes: batch.inputs and batch.targets become (rows, S).

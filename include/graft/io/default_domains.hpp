@@ -21,6 +21,12 @@ inline std::filesystem::path default_data_root() {
 
 namespace detail {
 
+// Manual pages may be unpacked by hand where packages are installed without them; what lies below `root` goes first, then what is
+// installed.
+inline std::filesystem::path root_that_has(const std::filesystem::path& root, const char* path) {
+  return std::filesystem::exists(root / path) ? root : std::filesystem::path("/");
+}
+
 // Manual pages of some sections. Other packages put pages in the same folders, thousands on some machines, so
 // dpkg's file lists say which pages count, where dpkg knows the packages; the text is then the same on every machine.
 inline domain_source manual_pages(std::string name, const std::filesystem::path& root, const char* folder,
@@ -40,14 +46,14 @@ inline domain_source manual_pages(std::string name, const std::filesystem::path&
 // math     formal mathematics: set.mm (metamath-databases)
 // french   manual pages of manpages-fr, all sections but 2 and 3
 inline std::vector<domain_source> default_domains(const std::filesystem::path& root = default_data_root()) {
-  domain_source code{"code", root / "usr/include/boost"};
+  domain_source code{"code", detail::root_that_has(root, "usr/include/boost") / "usr/include/boost"};
   code.suffixes = {".hpp"};
   return {
       detail::manual_pages("english", root, "usr/share/man",
                            {"man1", "man2", "man3", "man4", "man5", "man6", "man7", "man8"},
                            {"manpages", "manpages-dev"}),
       code,
-      {"math", root / "usr/share/metamath/databases/set.mm"},
+      {"math", detail::root_that_has(root, "usr/share/metamath/databases") / "usr/share/metamath/databases/set.mm"},
       detail::manual_pages("french", root, "usr/share/man/fr", {"man1", "man4", "man5", "man6", "man7", "man8"},
                            {"manpages-fr"}),
   };

@@ -22,6 +22,7 @@
 #include <graft/io/graft_json.hpp>
 #include <graft/io/hub_tokenizer.hpp>
 #include <graft/io/tensor_files.hpp>
+#include <graft/io/tokenizer_files.hpp>
 
 namespace graft {
 
@@ -29,11 +30,13 @@ struct model_info {
   std::filesystem::path folder;
   model_config config;
   std::optional<model_card> card;  // none in a directory that graft did not write
+  tokenizer_card tokenizer{};      // as graft.json says, else as the tokenizer files are
 };
 
 struct save_options {
   file_dtype dtype = file_dtype::f32;  // F32, BF16 or F64
   std::uint64_t shard_bytes = default_shard_bytes;
+  std::filesystem::path tokenizer_from{};  // directory whose tokenizer files are taken along, unless the tokenizer is the byte tokenizer
 };
 
 // What a load did beyond the plain: sentences for a person.
@@ -175,11 +178,12 @@ inline model_info load_model_info(const std::filesystem::path& folder) {
               fs::exists(folder) ? "this is no folder" : "there is nothing at this path");
   GRAFT_CHECK(fs::exists(folder / "config.json"), folder.string(),
               ": expected a model directory, but it has no config.json (not a model, or a save that did not finish)");
-  model_info info{folder, read_config(folder / "config.json"), std::nullopt};
+  model_info info{folder, read_config(folder / "config.json"), std::nullopt, {}};
   if (fs::exists(folder / "graft.json")) {
     info.card = read_model_card(folder / "graft.json");
     detail::check_card(*info.card, info.config, (folder / "graft.json").string());
   }
+  info.tokenizer = info.card ? info.card->tokenizer : identify_tokenizer(folder, info.config.shape.vocabulary);
   return info;
 }
 
@@ -227,6 +231,8 @@ void save_model(const std::filesystem::path& folder, const model_config& config,
   if (card.tokenizer.kind == "byte") {
     out.add("tokenizer.json", byte_tokenizer_json().dump(1) + "\n");
     out.add("tokenizer_config.json", byte_tokenizer_config_json(config.shape.positions).dump(2) + "\n");
+  } else if (!options.tokenizer_from.empty()) {
+    add_tokenizer_files(out, options.tokenizer_from);
   }
   out.add("config.json", config_text.dump(2) + "\n");
   out.commit();

@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include <graft/core/error.hpp>
+#include <graft/core/hash.hpp>
 
 namespace graft {
 
@@ -110,7 +111,7 @@ inline void append_utf8(std::string& out, std::uint32_t code) {
 class content_hash {
  public:
   content_hash& add(std::string_view bytes) {
-    for (const char byte : bytes) state_ = (state_ ^ static_cast<unsigned char>(byte)) * 0x100000001b3u;
+    state_ = fnv1a(bytes, state_);
     return *this;
   }
   content_hash& add_number(std::uint64_t number) {
@@ -125,7 +126,7 @@ class content_hash {
   }
 
  private:
-  std::uint64_t state_ = 0xcbf29ce484222325u;
+  std::uint64_t state_ = fnv1a_start;
 };
 
 }  // namespace detail

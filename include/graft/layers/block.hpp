@@ -81,14 +81,14 @@ struct block_pass {
   index_t balance_groups;
 };
 
-// stream (T, D) and delta (T, D): the residual stream is stream + delta; both are replaced by this block's. With
-// keep_streams the new streams are new memory, so that the backward pass finds them; without, they are written in place.
-// delta has no elements before the first block's input: first_delta is absent then.
+// The residual stream is stream + delta_in, both (T, D); stream and delta are replaced by this block's. delta_in is delta itself, or
+// absent in front of the first block. With keep_streams the new streams are new memory, so that the backward pass finds them;
+// without, they are written in place.
 template <class Mixture, class Compute>
 block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, const Mixture& mixture,
                                             const block_parameters<typename Compute::weight, Mixture>& weights,
                                             view<typename Compute::storage, 2, typename Compute::space>& stream,
-                                            view<const typename Compute::storage, 2, typename Compute::space> first_delta,
+                                            view<const typename Compute::storage, 2, typename Compute::space> delta_in,
                                             view<typename Compute::storage, 2, typename Compute::space> delta, bool keep_streams) {
   using T = typename Compute::storage;
   using M = typename Compute::master;
@@ -100,7 +100,7 @@ block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, con
   saved.stream_attention = next_stream();
   saved.normed_attention = context.template allocate<T>(rows, width);
   saved.inverse_rms_attention = context.template allocate<M>(rows);
-  add_rms_norm_forward(context, saved.stream_attention, saved.normed_attention, saved.inverse_rms_attention, stream, first_delta,
+  add_rms_norm_forward(context, saved.stream_attention, saved.normed_attention, saved.inverse_rms_attention, stream, delta_in,
                        weights.input_layernorm.vector(), pass.shape.norm_eps);
   saved.attention = self_attention_forward<Compute>(context, pass.shape, weights.self_attn, pass.rope, pass.positions,
                                                     saved.normed_attention, delta);

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <graft/core/error.hpp>
@@ -27,6 +29,7 @@ struct mix_source {
   std::string tokenizer;
   const parameter_layout* layout = nullptr;
   std::span<const M> values;
+  index_t experts_per_token = 0;  // of a mixture
 };
 
 struct mix_options {
@@ -43,13 +46,9 @@ inline std::string dense_name(const std::string& name) {
   const auto at = name.find(marker);
   if (at == std::string::npos) return name;
   const auto part = name.substr(name.find('.', at + marker.size()) + 1);
-  const std::string dense = part == "w1.weight" ? "gate_proj.weight" : part == "w2.weight" ? "down_proj.weight" : "up_proj.weight";
+  const std::string dense = part == "w1.weight" ? "gate_proj.weight" : part == "w2.weight" ? "down_proj.weight" : part == "w3.weight" ? "up_proj.weight" : "";
+  GRAFT_CHECK(!dense.empty(), "mix: ", name, " is no part of a feed-forward layer that a dense model has");
   return name.substr(0, at) + ".mlp." + dense;
-}
-
-template <class Number>
-void check_same(const std::string& first, const std::string& other, const char* what, const Number& a, const Number& b) {
-  GRAFT_CHECK(a == b, "mix: ", first, " and ", other, " cannot be mixed: expected the same ", what, ", got ", a, " and ", b);
 }
 
 }  // namespace detail
@@ -60,22 +59,18 @@ void check_mixable(const std::vector<mix_source<M>>& sources) {
   GRAFT_CHECK(!sources.empty(), "mix: expected at least one model, got none");
   const mix_source<M>& first = sources.front();
   for (const mix_source<M>& other : sources) {
-    const auto same = [&](const char* what, const auto& a, const auto& b) { detail::check_same(first.name, other.name, what, a, b); };
-    same("tokenizer", first.tokenizer, other.tokenizer);
-    same("vocabulary", first.shape.vocabulary, other.shape.vocabulary);
-    same("width", first.shape.width, other.shape.width);
-    same("number of blocks", first.shape.blocks, other.shape.blocks);
-    same("number of heads", first.shape.heads, other.shape.heads);
-    same("number of key/value heads", first.shape.kv_heads, other.shape.kv_heads);
-    same("head_dim", first.shape.head_dim, other.shape.head_dim);
-    same("hidden width", first.shape.hidden, other.shape.hidden);
-    same("number of experts", first.shape.experts, other.shape.experts);
-    same("rope_theta", first.shape.rope_theta, other.shape.rope_theta);
-    same("rope scaling factor", first.shape.scaling.factor, other.shape.scaling.factor);
-    same("norm_eps", first.shape.norm_eps, other.shape.norm_eps);
-    same("tying of head and embedding", first.shape.tied, other.shape.tied);
-    same("QK-norm", first.shape.qk_norm, other.shape.qk_norm);
-    GRAFT_CHECK(first.shape.scaling == other.shape.scaling, "mix: ", first.name, " and ", other.name, " cannot be mixed: their rope scalings differ");
+    const auto check_same = [&](const char* what, const auto& a, const auto& b) {
+      GRAFT_CHECK(a == b, "mix: ", first.name, " and ", other.name, " cannot be mixed: expected the same ", what, ", got ", a, " and ", b);
+    };
+    check_same("tokenizer", first.tokenizer, other.tokenizer);
+    for_each_size(first.shape, [&](const char* what, const auto& a) {
+      for_each_size(other.shape, [&](const char* other_what, const auto& b) {
+        if constexpr (std::is_same_v<decltype(a), decltype(b)>)
+          if (what == std::string_view(other_what)) check_same(what, a, b);
+      });
+    });
+    GRAFT_CHECK(first.shape == other.shape, "mix: ", first.name, " and ", other.name, " cannot be mixed: their shapes differ");
+    check_same("number of experts per token", first.experts_per_token, other.experts_per_token);
   }
 }
 
@@ -125,7 +120,7 @@ void mix(const recipe& how, const std::vector<mix_source<M>>& sources, const par
         std::vector<const M*> values;
         for (std::size_t branch = 0; branch < sources.size(); ++branch) values.push_back(take(branch, entry.name, entry));
         for (index_t i = 0; i < entry.size(); ++i) {
-          double total = 0, low = INFINITY, high = -INFINITY;
+          double total = -0.0, low = INFINITY, high = -INFINITY;
           for (std::size_t branch = 0; branch < sources.size(); ++branch) {
             if (weights[branch] == 0) continue;
             const auto value = static_cast<double>(values[branch][i]);
@@ -133,7 +128,7 @@ void mix(const recipe& how, const std::vector<mix_source<M>>& sources, const par
             low = std::min(low, value);
             high = std::max(high, value);
           }
-          // A mean lies between its terms. With fp64 parameters rounding could take it outside.
+          // (A sum that starts at -0.0 keeps the sign of zeros.) A mean lies between its terms. With fp64 parameters rounding could take it outside.
           const double mean = total / sum;
           out[i] = static_cast<M>(mean < low ? low : mean > high ? high : mean);
         }

@@ -68,17 +68,20 @@ inline void mix_directories(const recipe& how, const std::vector<branch_director
     models.push_back(load_host_model(branch.folder));
   }
   std::vector<mix_source<float>> sources;
-  const auto tokenizer_of = [](const host_model& model) {
-    return model.info.card ? model.info.card->tokenizer.kind + "/" + std::to_string(model.info.card->tokenizer.vocabulary) : std::string("unknown");
-  };
-  for (std::size_t i = 0; i < models.size(); ++i)
-    sources.push_back({branches[i].folder.string(), models[i].info.config.shape, tokenizer_of(models[i]), &models[i].layout,
-                       std::span<const float>(models[i].values)});
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    const model_info& info = models[i].info;
+    GRAFT_CHECK(branches.size() == 1 || info.tokenizer.kind != unknown_tokenizer, "mix: ", branches[i].folder.string(),
+                " has neither graft.json nor tokenizer files, so it cannot be known whether its tokens mean what the others' mean");
+    sources.push_back({branches[i].folder.string(), info.config.shape, info.tokenizer.kind + "/" + std::to_string(info.tokenizer.vocabulary),
+                       &models[i].layout, std::span<const float>(models[i].values), info.config.experts_per_token});
+  }
   check_mixable(sources);
 
   model_config config = models.front().info.config;
   model_card card = models.front().info.card.value_or(model_card{});
   card.version = version_text();
+  card.tokenizer = models.front().info.tokenizer;
+  if (config.shape.experts > 0) card.kind = "moe";
   card.provenance = options.provenance;
   if (how.rule_for(role::ffn) == merge_rule::one_per_branch) {
     GRAFT_CHECK(config.shape.experts == 0, "mix: recipe ", how.name, " takes dense models, but ", branches.front().folder.string(), " has ",
@@ -97,7 +100,9 @@ inline void mix_directories(const recipe& how, const std::vector<branch_director
   const parameter_layout layout = layout_of(config.shape);
   std::vector<float> values(static_cast<std::size_t>(layout.size), 0.0f);
   mix(how, sources, layout, std::span<float>(values), options.mix);
-  save_model(out, config, layout, values.data(), card);
+  save_options save;
+  save.tokenizer_from = branches.front().folder;
+  save_model(out, config, layout, values.data(), card, save);
 }
 
 }  // namespace graft

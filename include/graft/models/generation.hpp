@@ -62,6 +62,9 @@ std::vector<std::int32_t> generate(Model& model, std::vector<std::int32_t> promp
                                    const std::function<void(std::int32_t)>& emit = {}) {
   using M = typename Model::M;
   using space = typename Model::space;
+  GRAFT_CHECK(options.tokens >= 0 && options.temperature >= 0 && options.top_k >= 0 && options.top_p > 0 && options.top_p <= 1,
+              "generate: expected tokens, temperature and top_k of at least 0 and top_p in (0, 1], got tokens=", options.tokens, ", temperature=",
+              options.temperature, ", top_k=", options.top_k, ", top_p=", options.top_p);
   GRAFT_CHECK(!prompt.empty(), "generate: expected a prompt of at least one token, got none");
   auto& context = model.context();
   const index_t vocabulary = model.shape().vocabulary, limit = model.shape().positions;

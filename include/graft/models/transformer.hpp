@@ -5,6 +5,7 @@
 // The decoder-only transformer of the Llama family, with dense feed-forward layers or mixtures of experts: embedding, blocks,
 // final norm, head. dense_transformer and moe_transformer are its two forms.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -71,7 +72,7 @@ class transformer {
   // The context must outlive the model.
   transformer(context_type& context, const transformer_shape& shape, const Mixture& mixture = {})
       : context_(&context), shape_(checked(shape, mixture)), mixture_(mixture), parameters_(transformer_specs(shape, mixture)),
-        metrics_(2 + shape.blocks * shape.experts), saved_(static_cast<std::size_t>(shape.blocks)) {}
+        metrics_(2 + shape.blocks * expert_count()), saved_(static_cast<std::size_t>(shape.blocks)) {}
 
   context_type& context() const { return *context_; }
   const transformer_shape& shape() const { return shape_; }
@@ -90,6 +91,9 @@ class transformer {
   void forward_backward(view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets, const pass_options& options) {
     workspace_scope scope(*context_);
     const index_t rows = inputs.size();
+    GRAFT_CHECK(rows > 0 && inputs.contiguous() && targets.contiguous() && targets.size() == rows, "forward_backward: expected inputs and targets of one shape, got ",
+                inputs.extent(0), " x ", inputs.extent(1), " and ", targets.extent(0), " x ", targets.extent(1));
+    GRAFT_CHECK(!parameters_.trainable().empty(), "forward_backward: no gradients are allocated, call parameters().set_trainable first");
     const auto tokens = reshape(inputs, rows);
     const block_pass<Compute> pass = make_pass(inputs.extent(1), options.balance_groups);
     const auto& weights = parameters_.weights();
@@ -133,6 +137,9 @@ class transformer {
 
   // logits (B, V) of the last position of every sequence. Shapes: inputs (B, S).
   void next_token_logits(view<M, 2, space> logits, view<const std::int32_t, 2, space> inputs) {
+    if constexpr (Mixture::present)
+      static_assert(Mixture::router_type::spec.causal,
+                    "graft::transformer: the router looks at later tokens, which generation does not have. Use a causal router.");
     workspace_scope scope(*context_);
     view<T, 2, space> last = hidden_states(inputs).rows(inputs.extent(1) - 1, inputs.size());
     last.extents[0] = inputs.extent(0);
@@ -146,8 +153,7 @@ class transformer {
     gemm_nt(*context_, out, hidden_states(inputs), head(parameters_.weights()), accumulate::no);
   }
 
-  // Which experts the tokens of the last pass of a mixture used, is added to the counts; this reads and does not clear.
-  // Cost: one synchronisation.
+  // Sums since the last clear_metrics(); reading does not clear. Cost: one synchronisation.
   pass_metrics metrics() const {
     std::vector<M> values(static_cast<std::size_t>(metrics_.size()));
     copy_to_host(*context_, values.data(), metrics_.view());
@@ -168,10 +174,11 @@ class transformer {
 
   block_pass<Compute> make_pass(index_t positions, index_t balance_groups) {
     if (positions > rope_positions_) {
-      const std::vector<M> table = rope_table<M>(shape_, positions);
+      const index_t wanted = std::max(positions, shape_.positions);
+      const std::vector<M> table = rope_table<M>(shape_, wanted);
       rope_ = buffer<M, space>(static_cast<index_t>(table.size()));
       copy_from_host(*context_, rope_.view(), table.data());
-      rope_positions_ = positions;
+      rope_positions_ = wanted;
     }
     return {*context_, shape_, view<const M, 2, space>(rope_.data(), rope_positions_, shape_.head_dim), positions, balance_groups};
   }
@@ -203,12 +210,20 @@ class transformer {
     return normed;
   }
 
+  // E of a layer, as the layout says; 0 for a dense model.
+  index_t expert_count() const {
+    if constexpr (Mixture::present)
+      return mixture_.layout.experts(shape_);
+    else
+      return 0;
+  }
+
   void count_routing(std::size_t layer) {
     if constexpr (Mixture::present) {
       const auto& statistics = saved_[layer].moe.statistics;
       add_balance_loss(*context_, mixture_.balancer, statistics, metrics_.view().rows(1, 2));
-      const index_t first = 2 + static_cast<index_t>(layer) * shape_.experts;
-      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + shape_.experts), statistics.counts);
+      const index_t first = 2 + static_cast<index_t>(layer) * expert_count();
+      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + expert_count()), statistics.counts);
     }
   }
 

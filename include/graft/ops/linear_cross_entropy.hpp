@@ -54,7 +54,8 @@ struct cross_entropy_row {
 
 template <class Context, class T>
 index_t logit_chunk(const const_matrix_of<Context, T>& x, index_t vocabulary) {
-  return std::clamp<index_t>(logit_budget / vocabulary, 16, std::max<index_t>(x.extent(0), 16));
+  // At least 256 rows: each chunk reads the whole head and adds to its whole gradient.
+  return std::clamp<index_t>(logit_budget / vocabulary, 256, std::max<index_t>(x.extent(0), 256));
 }
 
 }  // namespace detail

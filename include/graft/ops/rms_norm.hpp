@@ -73,10 +73,9 @@ struct rms_norm_backward_chunk {
       });
       const Master shrink = dot * scale * scale / static_cast<Master>(width);
       T* target = d_residual.row(row);
-      const Master keep = add ? Master(1) : Master(0);
       group.for_each(width, [&](index_t i) {
         const Master through = scale * (static_cast<Master>(gradient[i]) * static_cast<Master>(weight[i]) - static_cast<Master>(stream[i]) * shrink);
-        target[i] = T((add ? keep * static_cast<Master>(target[i]) : Master(0)) + through);
+        target[i] = T((add ? static_cast<Master>(target[i]) : Master(0)) + through);
       });
       if (sums != nullptr)
         group.for_each(width, [&](index_t i) { sums[i] += static_cast<Master>(gradient[i]) * static_cast<Master>(stream[i]) * scale; });

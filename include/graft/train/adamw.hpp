@@ -15,7 +15,6 @@
 #include <graft/backend/rows.hpp>
 #include <graft/core/math.hpp>
 #include <graft/core/parameter_tree.hpp>
-#include <graft/ops/reduction.hpp>
 
 namespace graft {
 
@@ -103,7 +102,7 @@ struct adamw_row {
   view<T, 1, Space> narrow;  // absent when the precision has none
   view<const update_run, 1, Space> runs;
   view<const M, 1, Space> norm_and_factor;
-  M rate, beta1, beta2, eps, decay, correction1, correction2;
+  M rate, beta1, beta2, rest1, rest2, eps, decay, correction1, correction2;  // rest: 1 - beta, rounded once
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t block) const {
@@ -116,8 +115,8 @@ struct adamw_row {
       M* v = second.data + begin;
       group.for_each(end - begin, [&](index_t i) {
         const M gradient = g[i] * factor;
-        const M mean = beta1 * m[i] + (M(1) - beta1) * gradient;
-        const M square = beta2 * v[i] + (M(1) - beta2) * gradient * gradient;
+        const M mean = beta1 * m[i] + rest1 * gradient;
+        const M square = beta2 * v[i] + rest2 * gradient * gradient;
         m[i] = mean;
         v[i] = square;
         p[i] -= rate * (mean * correction1) / (math::sqrt(square * correction2) + eps) + shrink * p[i];
@@ -131,7 +130,7 @@ struct adamw_row {
   }
 };
 
-// Sets the gradients of trained runs to zero.
+// Sets a block of the gradients to zero, whoever they belong to.
 template <class M, class Space>
 struct clear_gradient_row {
   view<M, 1, Space> gradients;
@@ -157,6 +156,9 @@ class adamw {
   // trainable: one flag for each tensor of the layout.
   adamw(context_type& context, const parameter_layout& layout, const std::vector<bool>& trainable, const adamw_options& options)
       : options_(options), size_(layout.size), first_(layout.size), second_(layout.size), norm_and_factor_(2) {
+    GRAFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1 && options.eps > 0 && options.weight_decay >= 0 && options.clip >= 0,
+                "adamw: expected betas in [0, 1), eps above 0, weight decay and clip of at least 0, got beta1=", options.beta1, ", beta2=", options.beta2,
+                ", eps=", options.eps, ", weight_decay=", options.weight_decay, ", clip=", options.clip);
     GRAFT_CHECK(trainable.size() == layout.tensors.size(), "adamw: expected a flag for each of ", layout.tensors.size(), " tensors, got ",
                 trainable.size());
     std::vector<detail::update_run> runs;
@@ -190,7 +192,8 @@ class adamw {
     const double t = static_cast<double>(step + 1);
     launch_rows(context, blocks, detail::update_block,
                 detail::adamw_row<T, M, space>{master, gradients, first_.view(), second_.view(), narrow, runs, norm_and_factor_.view(),
-                                               static_cast<M>(rate), static_cast<M>(options_.beta1), static_cast<M>(options_.beta2),
+                                               static_cast<M>(rate), static_cast<M>(options_.beta1), static_cast<M>(options_.beta2), static_cast<M>(1.0 - options_.beta1),
+                                               static_cast<M>(1.0 - options_.beta2),
                                                static_cast<M>(options_.eps), static_cast<M>(options_.weight_decay),
                                                static_cast<M>(1.0 / (1.0 - std::pow(options_.beta1, t))),
                                                static_cast<M>(1.0 / (1.0 - std::pow(options_.beta2, t)))});

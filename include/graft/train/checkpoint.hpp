@@ -26,17 +26,13 @@ namespace detail {
 template <class Model>
 std::string model_signature(Model& model) {
   using Mixture = typename Model::mixture_type;
-  const transformer_shape& s = model.shape();
   std::string trained;
   for (std::size_t i = 0; i < model.layout().tensors.size(); ++i)
     if (model.parameters().trainable()[i]) trained += model.layout().tensors[i].name + ' ';
   std::ostringstream text;
   text.precision(17);
-  text << "vocabulary=" << s.vocabulary << " width=" << s.width << " blocks=" << s.blocks << " heads=" << s.heads << " kv_heads=" << s.kv_heads
-       << " head_dim=" << s.head_dim << " hidden=" << s.hidden << " experts=" << s.experts << " tied=" << s.tied << " qk_norm=" << s.qk_norm
-       << " rope_theta=" << s.rope_theta << " rope_scaling=" << s.scaling.factor << '/' << s.scaling.low_frequency_factor << '/'
-       << s.scaling.high_frequency_factor << '/' << s.scaling.original_positions << " norm_eps=" << s.norm_eps
-       << " trained_tensors=" << std::hex << name_key(trained) << std::dec;
+  for_each_size(model.shape(), [&](const char* what, const auto& value) { text << what << '=' << value << ' '; });
+  text << "trained_tensors=" << std::hex << name_key(trained) << std::dec;
   if constexpr (Mixture::present) {
     const double counts[] = {3, 1}, scores[] = {0.75, 0.25};
     text << " router=" << Mixture::router_type::name << '/' << Mixture::slots << " layout=" << Mixture::layout_type::name
@@ -59,6 +55,7 @@ std::string run_signature(trainer<Model>& run, const std::string& data) {
        << " decay=" << name_of(o.decay) << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1
        << " beta2=" << o.optimizer.beta2 << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay
        << " clip=" << o.optimizer.clip << " precision=" << Model::compute_type::precision::name
+       << " device=" << Model::compute_type::backend::name << " start=" << std::hex << run.start_hash() << std::dec
        << " parameters=" << run.model().layout().parameter_count() << " trained=" << run.model().parameters().trained_parameter_count()
        << ' ' << detail::model_signature(run.model()) << " data=" << data;
   return text.str();

@@ -5,6 +5,7 @@
 // Metrics of a run as JSON lines, one object per step. A resumed run first drops the lines of steps that it will repeat, so that the
 // file of a killed run ends as that of an undisturbed one.
 
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -50,7 +51,9 @@ class metrics_log {
   static index_t step_of(const std::string& line) {
     const std::string head = "{\"step\": ";
     if (!line.starts_with(head) || !line.ends_with("}")) return -1;
-    return std::stoll(line.substr(head.size()));
+    index_t step = -1;
+    std::from_chars(line.data() + head.size(), line.data() + line.size(), step);
+    return step;
   }
 
   std::string path_;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <graft/backend/buffer.hpp>
+#include <graft/core/hash.hpp>
 #include <graft/models/transformer.hpp>
 #include <graft/train/adamw.hpp>
 #include <graft/train/schedule.hpp>
@@ -64,11 +65,18 @@ class trainer {
     host_targets_ = buffer<std::int32_t, host_space>(count);
     inputs_ = buffer<std::int32_t, space>(count);
     targets_ = buffer<std::int32_t, space>(count);
+    GRAFT_CHECK(options_.positions <= model.shape().positions, "trainer: expected at most the ", model.shape().positions,
+                " positions that the model is meant for, got ", options_.positions);
+    std::vector<M> master(static_cast<std::size_t>(model.layout().size));
+    copy_to_host(model.context(), master.data(), model.parameters().master());
+    start_hash_ = fnv1a({reinterpret_cast<const char*>(master.data()), master.size() * sizeof(M)});
   }
 
   const training_options& options() const { return options_; }
   index_t next_step() const { return step_; }
   void set_next_step(index_t step) { step_ = step; }
+  // A hash of the master weights that the run starts from: part of what the run is.
+  std::uint64_t start_hash() const { return start_hash_; }
   bool finished() const { return step_ >= options_.steps; }
   Model& model() { return *model_; }
   adamw<compute_type>& optimizer() { return optimizer_; }
@@ -142,6 +150,7 @@ class trainer {
   training_options options_;
   adamw<compute_type> optimizer_;
   index_t step_ = 0;
+  std::uint64_t start_hash_ = 0;
   buffer<std::int32_t, host_space> host_inputs_, host_targets_;
   buffer<std::int32_t, space> inputs_, targets_;
 };

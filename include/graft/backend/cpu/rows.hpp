@@ -93,7 +93,7 @@ struct serial_group {
   static constexpr T lowest = std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity()
                                                                    : std::numeric_limits<T>::lowest();
 };
-static_assert(Group<serial_group>);
+static_assert(Group<serial_group>, "graft::serial_group: it does not model Group. Compare it with backend/rows.hpp.");
 
 // Cost: below about 16 thousand elements of work the rows run on the calling thread: waking others takes longer.
 template <class Algorithm>

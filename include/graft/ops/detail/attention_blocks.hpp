@@ -184,7 +184,7 @@ template <bool Diagonal>
 // only where threads would stand idle, since each task packs keys and values anew. Never changes results.
 inline index_t attention_pieces(const context<cpu>& ctx, const attention_shape& shape, index_t items) {
   const index_t tasks = shape.sequences * shape.kv_heads;
-  if (ctx.threads() == 1 || tasks >= 2 * ctx.threads()) return 1;
+  if (tasks == 0 || ctx.threads() == 1 || tasks >= 2 * ctx.threads()) return 1;
   return std::min(items, ceil_div(4 * static_cast<index_t>(ctx.threads()), tasks));
 }
 

@@ -23,7 +23,7 @@ struct balance_statistics {
   index_t tokens;           // tokens of the group
 };
 
-// What a balancer needs, so that the layer measures no more.
+// What a balancer does, at compile time.
 struct balancer_spec {
   bool logit_gradients = false;  // its loss pushes on the router's logits
 };

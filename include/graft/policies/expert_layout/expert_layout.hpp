@@ -33,13 +33,28 @@ struct expert_layout_spec {
 // Models: routed.
 //
 // Laws: rows of a plan are sorted by expert; a dropless plan has one row for every filled slot.
+namespace detail {
+
+// A context that is only declared: enough to ask whether dispatch accepts one.
+struct dispatch_archetype {
+  using space = host_space;
+  template <class T, class... Extents>
+  view<T, static_cast<int>(sizeof...(Extents)), host_space> allocate(Extents...);
+};
+template <class L>
+concept dispatches = requires(const L& layout, dispatch_archetype& context, const view<const std::int32_t, 1, host_space>& slots) {
+  { layout.dispatch(context, slots, index_t{}, index_t{}) } -> std::same_as<dispatch_plan<host_space>>;
+};
+
+}  // namespace detail
+
 template <class L>
 concept ExpertLayout = requires(const L& layout, const transformer_shape& shape) {
   { L::spec } -> std::convertible_to<expert_layout_spec>;
   { L::name } -> std::convertible_to<const char*>;
   { layout.experts(shape) } -> std::same_as<index_t>;
   { layout.hidden(shape) } -> std::same_as<index_t>;
-};
+} && detail::dispatches<L>;
 
 // Usage: static_assert(graft::check_expert_layout<my_layout>());
 template <class L>
@@ -52,6 +67,8 @@ consteval bool check_expert_layout() {
                 "graft::check_expert_layout: the layout has no experts(const transformer_shape&) const returning index_t. Add one.");
   static_assert(requires(const L& l, const transformer_shape& s) { { l.hidden(s) } -> std::same_as<index_t>; },
                 "graft::check_expert_layout: the layout has no hidden(const transformer_shape&) const returning index_t. Add one.");
+  static_assert(detail::dispatches<L>,
+                "graft::check_expert_layout: the layout has no dispatch(context, experts_of_slots, experts, slots) const returning a dispatch_plan. Add one.");
   return true;
 }
 

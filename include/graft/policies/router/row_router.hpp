@@ -5,7 +5,7 @@
 // row_router<Score, Select, Weigh>: a router from three row functions, fused into one pass forward and one backward.
 //
 //   Score   prepare(group, logits, E) -> s with s(i);  backward<K>(group, s, E, selected, d_scores, d_logits)
-//   Select  slots;  operator()<M>(group, s, E, selected)
+//   Select  slots;  operator()<M>(group, s, E, selected): fills every slot
 //   Weigh   sums_to_one;  forward<K>(scores, weights);  backward<K>(scores, weights, d_weights, d_scores)
 
 #include <cstdint>
