@@ -6,6 +6,7 @@
 //   build/bin/branch --from models/seed --out models/code --domain code=~/src --steps 300
 
 #include "common/data.hpp"
+#include "common/folder.hpp"
 #include "common/progress.hpp"
 #include "common/training_flags.hpp"
 
@@ -22,10 +23,10 @@ int main(int argc, char** argv) {
   job.method = "expert";
   app.add_option("--from", from, "model directory to start from")->required();
   app.add_option("--out", job.out, "model directory to write")->required();
-  app.add_option("--domain", domains, "NAME=PATH of text or token files, repeatable");
-  app.add_option("--tokens", token_files, "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
-  app.add_option("--trained", trained, "all, all-but-experts or routers")->capture_default_str()->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
-  app.add_option("--method", job.method, "how graft.json calls the result")->capture_default_str();
+  add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable");
+  add_repeatable(app, "--tokens", token_files, "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
+  app.add_option("--trained", trained, "what of the model is trained")->capture_default_str()->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
+  app.add_option("--method", job.method, "what graft.json calls the result")->capture_default_str();
   app.add_option("--label", job.label, "name in the progress bar");
   app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
   app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
@@ -35,12 +36,18 @@ int main(int argc, char** argv) {
   return run_program(app, argc, argv, [&] {
     const auto engine = make_engine(common.engine);
     GRAFT_CHECK(!domains.empty() || !token_files.empty(), "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
-    if (!domains.empty()) job.data = training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes));
+    if (!domains.empty()) {
+      const graft::model_info start = graft::load_model_info(from);
+      GRAFT_CHECK(start.card && start.card->tokenizer.kind == "byte", from.string(), ": expected a model of the byte tokenizer, got ",
+                  start.card ? "one of the tokenizer " + start.card->tokenizer.kind : std::string("a directory without graft.json"),
+                  "; its own tokens can be given with --tokens");
+      job.data = training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));
+    }
     for (const std::string& text : token_files) {
-      const graft::domain_source named = parse_domain(text);
+      const graft::domain_source named = parse_domain(text, "--tokens");
       job.data.push_back({named.name, named.path, 1.0});
     }
-    if (job.label.empty()) job.label = job.out.filename().string();
+    if (job.label.empty()) job.label = folder_name(job.out);
     for (const graft::mix_training what : {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
       if (trained == graft::name_of(what)) job.trained = what;
     job.start = from;

@@ -17,6 +17,7 @@
 
 #include <graft/mix/model_directories.hpp>
 
+#include "common/characters.hpp"
 #include "common/data.hpp"
 #include "common/origin.hpp"
 #include "common/plots.hpp"
@@ -53,12 +54,12 @@ class workflow {
 
   int run() {
     const auto start = std::chrono::steady_clock::now();
-    std::cout << "device " << engine_->device() << ", precision " << engine_->precision() << ", seed " << options_.common.seed << "\ndomains:" << std::endl;
     const std::vector<graft::domain_source> sources = domains_from(options_.domains);
-    domains_ = prepare_domains(sources, options_.out / "data", preset_.max_bytes);
-    choose_branches();
+    choose_branches(sources);
+    std::cerr << "device " << engine_->device() << ", precision " << engine_->precision() << ", seed " << options_.common.seed << "\ndomains:" << std::endl;
+    domains_ = prepare_domains(sources, options_.out / "data", preset_.max_bytes, preset_.shape.positions);
 
-    std::cout << "training:" << std::endl;
+    std::cerr << "training:" << std::endl;
     train_seed();
     if (!train_branches()) return 1;
     mix();
@@ -66,7 +67,7 @@ class workflow {
     const double trained = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
     const result_table table = evaluate();
-    std::cout << "\n" << table.to_text() << std::endl;
+    std::cout << table.to_text() << std::endl;
     graft::write_file(options_.out / "results.json", table.to_json().dump(2) + "\n");
     graft::write_file(options_.out / "results.txt", table.to_text());
     draw(table);
@@ -81,15 +82,20 @@ class workflow {
   static std::string expert_name(const graft::corpus& domain) { return "expert-" + domain.name; }
   bool does(const std::string& method) const { return std::find(options_.methods.begin(), options_.methods.end(), method) != options_.methods.end(); }
 
-  void choose_branches() {
+  void choose_branches(const std::vector<graft::domain_source>& domains) {
     // Without a word about it the first of the default domains is the seed's own; a user's domains all get a branch.
     std::set<std::string> general(options_.general.begin(), options_.general.end());
-    if (general.empty() && options_.domains.empty()) general.insert(domains_.front().name);
+    if (general.empty() && options_.domains.empty()) general.insert(domains.front().name);
     for (const std::string& name : general)
-      GRAFT_CHECK(std::any_of(domains_.begin(), domains_.end(), [&](const graft::corpus& d) { return d.name == name; }), "--general: there is no domain ", name);
-    for (std::size_t i = 0; i < domains_.size(); ++i)
-      if (general.count(domains_[i].name) == 0) branched_.push_back(i);
+      GRAFT_CHECK(std::any_of(domains.begin(), domains.end(), [&](const graft::domain_source& d) { return d.name == name; }), "--general: there is no domain ", name);
+    for (std::size_t i = 0; i < domains.size(); ++i)
+      if (general.count(domains[i].name) == 0) branched_.push_back(i);
     GRAFT_CHECK(!branched_.empty(), "expected at least one domain with a branch of its own, got none: every domain is --general");
+    for (const std::size_t domain : branched_)
+      GRAFT_CHECK(options_.without_seed || domains[domain].name != "seed", "--domain: expected another name than seed, which is the seed's expert");
+    const index_t experts = static_cast<index_t>(branched_.size()) + (options_.without_seed ? 0 : 1);
+    GRAFT_CHECK(!does("btx") || options_.experts_per_token <= experts, "--experts-per-token: expected at most ", experts,
+                ", the number of experts of the mixture, got ", options_.experts_per_token);
   }
 
   training_job job(const std::string& name, const std::string& method, const graft::training_options& training) const {
@@ -138,16 +144,16 @@ class workflow {
     } else {
       std::vector<child_command> commands;
       for (const std::size_t domain : branched_) commands.push_back(branch_command(branch_job(domain)));
-      run_processes(commands, options_.jobs, [&](const std::string& label, int status) {
-        if (status == 0)
-          trained_.push_back(label), std::cout << "  " << label << " is trained" << std::endl;
-        else
-          failed.emplace_back(label, "exit status " + std::to_string(status) + ", see " + (options_.out / "logs" / (label + ".log")).string());
+      run_processes(commands, options_.jobs, [&](const child_command& command, int status) {
+        if (status == 0) std::cerr << command.label << " is trained" << std::endl;
+        if (status != 0) failed.emplace_back(command.label, failure_of(command, status));
       });
+      for (const std::size_t domain : branched_) trained_.push_back(expert_name(domains_[domain]));
     }
     if (failed.empty()) return true;
     for (const auto& [name, reason] : failed) std::cerr << "branch_train_mix: " << name << " is missing: " << reason << "\n";
-    std::cerr << "branch_train_mix: the other branches are done; give the same command again to go on with what is missing" << std::endl;
+    std::cerr << "branch_train_mix: " << branched_.size() - failed.size() << " of " << branched_.size()
+              << " branches are done; when the reason is gone, the same command trains what is missing and goes on" << std::endl;
     return false;
   }
 
@@ -170,19 +176,11 @@ class workflow {
     return command;
   }
 
-  // Writes a mix unless the same one is there.
-  void write_mix(const graft::recipe& how, const std::string& name, const std::vector<graft::branch_directory>& branches) {
+  void write_mix(const graft::recipe& how, const std::string& name, const std::vector<graft::branch_directory>& branches) const {
     graft::directory_mix_options mix;
     mix.mix.seed = options_.common.seed;
     mix.experts_per_token = options_.experts_per_token;
-    mix.provenance = mix_origin(how, branches, mix.mix);
-    if (fs::exists(model(name) / "config.json")) {
-      const graft::model_info found = graft::load_model_info(model(name));
-      GRAFT_CHECK(found.card && found.card->provenance.value("signature", std::string()) == mix.provenance["signature"], model(name).string(),
-                  ": holds the mix of other models: remove it or choose another place");
-      return;
-    }
-    graft::mix_directories(how, branches, model(name), mix);
+    mix_once(how, branches, model(name), mix);
   }
 
   void mix() {
@@ -222,7 +220,7 @@ class workflow {
   }
 
   result_table evaluate() {
-    std::cout << "evaluation:" << std::flush;
+    std::cerr << "evaluation:" << std::flush;
     result_table table;
     for (const graft::corpus& domain : domains_) table.domains.push_back(domain.name);
     table.seed = options_.common.seed;
@@ -234,10 +232,10 @@ class workflow {
     if (!options_.without_controls) names.insert(names.end(), {"dense-mix-tokens", "dense-all-tokens"});
     if (does("btx")) names.insert(names.end(), {"btx-untrained", "btx"});
     for (const std::string& name : names) {
-      std::cout << ' ' << name << std::flush;
+      std::cerr << ' ' << name << std::flush;
       table.rows.push_back(make_row(model(name), engine_->evaluate({model(name), held_out_data(domains_), preset_.shape.positions, preset_.eval_tokens})));
     }
-    std::cout << std::endl;
+    std::cerr << std::endl;
     return table;
   }
 
@@ -261,7 +259,8 @@ class workflow {
       const graft::token_file held_out(domain.held_out.path);
       std::vector<std::int32_t> tokens(static_cast<std::size_t>(std::min<index_t>(held_out.size(), std::min<index_t>(96, preset_.shape.positions / 2))));
       held_out.read(0, tokens);
-      const std::string prompt = graft::byte_tokenizer::decode(tokens);
+      tokens.erase(std::find(tokens.begin(), tokens.end(), graft::byte_tokenizer::end_of_text()), tokens.end());
+      const std::string prompt = character_stream().take(graft::byte_tokenizer::decode(tokens));
       graft::generation_options generation;
       generation.tokens = preset_.sample_tokens;
       generation.temperature = 0.7;
@@ -288,10 +287,10 @@ int main(int argc, char** argv) {
   workflow_options options;
   app.add_option("--preset", options.preset_name, "smoke, quick or full")->capture_default_str();
   app.add_option("--out", options.out, "folder of the run")->required();
-  app.add_option("--domain", options.domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
-  app.add_option("--general", options.general, "a domain that gets no branch, the seed answers for it; repeatable; default: the first of the default domains");
-  app.add_option("--methods", options.methods, "comma-separated: soup, btx")->delimiter(',')->capture_default_str()->check(CLI::IsMember({"soup", "btx"}));
-  app.add_option("--mix-training", options.mix_training, "what is trained after mixing: all, all-but-experts or routers")->capture_default_str()
+  add_repeatable(app, "--domain", options.domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
+  add_repeatable(app, "--general", options.general, "a domain that gets no branch, the seed answers for it; repeatable; default: the first of the default domains");
+  app.add_option("--methods", options.methods, "comma-separated: soup, btx")->delimiter(',')->allow_extra_args(false)->capture_default_str()->check(CLI::IsMember({"soup", "btx"}));
+  app.add_option("--mix-training", options.mix_training, "what is trained after mixing")->capture_default_str()
       ->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
   app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")->capture_default_str()->check(CLI::Range(1, 2));
   app.add_option("--switch-loss", options.balance.switch_coefficient, "coefficient of the load-balancing loss")->capture_default_str();

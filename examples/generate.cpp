@@ -5,6 +5,8 @@
 //
 //   build/bin/generate --model runs/quick/models/btx --prompt 'The function returns' --tokens 200
 
+#include <utility>
+
 #include "common/options.hpp"
 
 int main(int argc, char** argv) {
@@ -16,7 +18,7 @@ int main(int argc, char** argv) {
   std::string prompt;
   app.add_option("--model", model, "model directory")->required();
   app.add_option("--prompt", prompt, "text to continue; default: the start of a new text");
-  app.add_option("--tokens", options.tokens, "to add")->capture_default_str();
+  app.add_option("--tokens", options.tokens, "to add")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--temperature", options.temperature, "0: always the most likely token")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--top-k", options.top_k, "only among the most likely so many, 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--top-p", options.top_p, "only among the most likely of this probability")->capture_default_str()->check(CLI::Range(0.0, 1.0));
@@ -25,9 +27,11 @@ int main(int argc, char** argv) {
   return run_program(app, argc, argv, [&] {
     options.seed = common.seed;
     const auto engine = make_engine(common.engine);
-    std::cout << prompt << std::flush;
-    engine->generate(model, prompt, options, [](const std::string& piece) { std::cout << piece << std::flush; });
-    std::cout << std::endl;
+    // The prompt is shown with the first piece: a model that cannot be loaded leaves stdout empty.
+    std::string before = prompt;
+    const auto show = [&](const std::string& piece) { std::cout << std::exchange(before, {}) << piece << std::flush; };
+    engine->generate(model, prompt, options, show);
+    show("\n");
     return 0;
   });
 }

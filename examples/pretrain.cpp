@@ -19,14 +19,15 @@ int main(int argc, char** argv) {
                .positions = 256, .norm_eps = 1e-5};
   job.training = {.steps = 600, .learning_rate = 2e-3, .warmup_steps = 50};
   app.add_option("--out", job.out, "model directory to write")->required();
-  app.add_option("--domain", domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
+  add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
   add_common_options(app, common);
   add_training_flags(app, job.training);
-  app.add_option("--width", job.shape.width)->capture_default_str();
-  app.add_option("--blocks", job.shape.blocks)->capture_default_str();
-  app.add_option("--heads", job.shape.heads)->capture_default_str();
-  app.add_option("--kv-heads", job.shape.kv_heads)->capture_default_str();
-  app.add_option("--head-dim", job.shape.head_dim)->capture_default_str();
+  app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
+  app.add_option("--width", job.shape.width, "of the hidden states")->capture_default_str();
+  app.add_option("--blocks", job.shape.blocks, "transformer blocks")->capture_default_str();
+  app.add_option("--heads", job.shape.heads, "query heads")->capture_default_str();
+  app.add_option("--kv-heads", job.shape.kv_heads, "key and value heads, a divisor of the heads")->capture_default_str();
+  app.add_option("--head-dim", job.shape.head_dim, "width of a head")->capture_default_str();
   app.add_option("--hidden", job.shape.hidden, "hidden width of a feed-forward layer")->capture_default_str();
   app.add_flag("--tied", job.shape.tied, "one matrix for embedding and head");
   app.add_flag("--qk-norm", job.shape.qk_norm, "RMSNorm on queries and keys");
@@ -35,11 +36,12 @@ int main(int argc, char** argv) {
 
   return run_program(app, argc, argv, [&] {
     const auto engine = make_engine(common.engine);
-    const auto prepared = prepare_domains(domains_from(domains), job.out / "data", max_bytes);
     job.label = "pretrain";
     job.method = "seed";
     job.seed = common.seed;
     job.shape.positions = job.training.positions;
+    graft::check_shape(job.shape);
+    const auto prepared = prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions);
     job.data = training_data(prepared);
     progress_bar bar(job.label, job.training.steps);
     engine->train(job, std::ref(bar));

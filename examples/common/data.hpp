@@ -6,7 +6,9 @@
 
 #include <filesystem>
 #include <iostream>
+#include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <graft/io/corpus.hpp>
@@ -25,14 +27,43 @@ inline std::vector<graft::domain_source> domains_from(const std::vector<std::str
   return sources;
 }
 
-// Prepares every domain (or finds it prepared) and says what it has.
-inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources, const fs::path& folder, index_t max_bytes) {
+// Removes the folders that were not there before, where they are empty still.
+class new_folders {
+ public:
+  explicit new_folders(const fs::path& folder) {
+    for (fs::path path = fs::absolute(folder).lexically_normal(); !fs::exists(path) && path != path.root_path(); path = path.parent_path()) missing_.push_back(path);
+  }
+  ~new_folders() {
+    std::error_code ignored;
+    for (const fs::path& path : missing_) fs::remove(path, ignored);
+  }
+  new_folders(const new_folders&) = delete;
+  new_folders& operator=(const new_folders&) = delete;
+
+ private:
+  std::vector<fs::path> missing_;
+};
+
+// Prepares every domain (or finds it prepared) and says what it has. positions: of the windows to train on, 0 when there is no training.
+// Errors: before anything is prepared, two domains of one name and paths without files; then those of prepare_corpus, and too little text.
+inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources, const fs::path& folder, index_t max_bytes,
+                                                  index_t positions) {
+  std::set<std::string> names;
+  for (const graft::domain_source& source : sources) {
+    GRAFT_CHECK(names.insert(source.name).second, "--domain: expected domains of different names, got ", source.name, " twice");
+    GRAFT_CHECK(source.name != "average", "--domain: expected another name than average, which is a column of the table");
+    graft::walk_domain(source);
+  }
+  const new_folders cleared_when_empty(folder);
   std::vector<graft::corpus> prepared;
   for (const graft::domain_source& source : sources) {
-    for (const graft::corpus& other : prepared)
-      GRAFT_CHECK(other.name != source.name, "--domain: expected domains of different names, got ", source.name, " twice");
     prepared.push_back(graft::prepare_corpus(source, folder, {.max_bytes = max_bytes}));
-    std::cout << "  " << graft::describe(prepared.back()) << std::endl;
+    const graft::corpus& domain = prepared.back();
+    std::cerr << "  " << graft::describe(domain) << std::endl;
+    const std::string place = "domain '" + source.name + "': " + source.path.string();
+    GRAFT_CHECK(positions == 0 || domain.train.tokens > positions, place, ": expected at least ", positions + 1,
+                " tokens to train on (a window of ", positions, " and the next), found ", domain.train.tokens);
+    GRAFT_CHECK(domain.held_out.bytes >= 2, place, ": expected at least 2 bytes of held-out text, found ", domain.held_out.bytes);
   }
   return prepared;
 }

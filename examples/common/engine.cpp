@@ -16,6 +16,7 @@ std::unique_ptr<engine> make_engine(const engine_options& options) {
   const graft::context_options context{.threads = options.threads};
   const bool bf16 = options.precision == "bf16";
 #if defined(GRAFT_HAS_CUDA)
+  GRAFT_CHECK(options.device != "cuda" || cuda_device_present(), "--device cuda: expected a CUDA device, found none, use --device cpu");
   if (options.device == "cuda" || (options.device == "auto" && cuda_device_present()))
     return bf16 ? make_cuda_bf16_engine(context) : make_cuda_fp32_engine(context);
 #else

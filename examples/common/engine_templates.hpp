@@ -4,6 +4,7 @@
 
 // The engine for one backend and precision: loads a directory into the model type that its config.json and graft.json name.
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -17,7 +18,9 @@
 #include <graft/policies/router/top_k.hpp>
 #include <graft/train/run.hpp>
 
+#include "common/characters.hpp"
 #include "common/engine.hpp"
+#include "common/folder.hpp"
 
 namespace examples {
 
@@ -47,7 +50,8 @@ class backend_engine final : public engine {
 
   std::vector<graft::evaluation> evaluate(const evaluation_job& job) override {
     std::vector<graft::evaluation> results;
-    with_model(graft::load_model_info(job.model), {}, [&](auto& model, const graft::model_info&) {
+    with_model(graft::load_model_info(job.model), {}, [&](auto& model, const graft::model_info& info) {
+      require_bytes(info);
       load(model, job.model);
       for (const held_out_domain& domain : job.domains) {
         graft::evaluation_windows windows(graft::token_file(domain.path, model.shape().vocabulary), job.positions, job.max_tokens);
@@ -62,8 +66,7 @@ class backend_engine final : public engine {
                        const std::function<void(const std::string&)>& emit) override {
     std::string text;
     with_model(graft::load_model_info(folder), {}, [&](auto& model, const graft::model_info& info) {
-      GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", folder.string(), ": expected a model of the byte tokenizer, got ",
-                  info.card ? info.card->tokenizer.kind : std::string("a directory without graft.json"));
+      require_bytes(info);
       load(model, folder);
       // A text starts after the end of another, as in training.
       std::vector<std::int32_t> tokens{graft::byte_tokenizer::end_of_text()};
@@ -71,15 +74,31 @@ class backend_engine final : public engine {
       graft::generation_options limited = options;
       limited.ids = graft::byte_tokenizer::ids();
       limited.end_token = graft::byte_tokenizer::end_of_text();
-      const auto made = graft::generate(model, tokens, limited, [&](std::int32_t token) {
-        if (emit) emit(graft::byte_tokenizer::decode({&token, 1}));
+      character_stream characters;
+      graft::generate(model, tokens, limited, [&](std::int32_t token) {
+        const std::string piece = characters.take(graft::byte_tokenizer::decode({&token, 1}));
+        text += piece;
+        if (emit && !piece.empty()) emit(piece);
       });
-      text = graft::byte_tokenizer::decode(made);
     });
     return text;
   }
 
  private:
+  // A source of batches and, in its description, the model that the run starts from: both decide what the run computes.
+  struct described_batches {
+    graft::domain_batches& batches;
+    std::string text;
+    void fill(index_t step, graft::matrix_view<std::int32_t> inputs, graft::matrix_view<std::int32_t> targets) { batches.fill(step, inputs, targets); }
+    const std::string& description() const { return text; }
+  };
+
+  // Held-out text and prompts are bytes.
+  static void require_bytes(const graft::model_info& info) {
+    GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", info.folder.string(), ": expected a model of the byte tokenizer, got ",
+                info.card ? "one of the tokenizer " + info.card->tokenizer.kind : std::string("a directory without graft.json, which names it"));
+  }
+
   static graft::model_info new_model(const graft::transformer_shape& shape) {
     graft::model_info info;
     info.config.shape = shape;
@@ -123,20 +142,29 @@ class backend_engine final : public engine {
 
   template <class Model>
   nlohmann::json train_model(Model& model, const graft::model_info& info, const training_job& job, const observe_step& observe) {
-    const nlohmann::json origin = info.card ? info.card->provenance : nlohmann::json::object();
-    graft::domain_batches data(job.data, job.seed, model.shape().vocabulary);
+    graft::domain_batches batches(job.data, job.seed, model.shape().vocabulary);
     graft::trainer<Model> run(model, job.training, graft::trainable_after_mix(job.trained));
+    const std::string start = !job.start ? std::string("initialised") : origin_value(info, "signature", "unknown model " + folder_name(*job.start));
+    described_batches data{batches, batches.description() + ", start " + start};
     const std::string signature =
-        fingerprint(graft::run_signature(run, data.description()) + " start=" + origin.value("signature", std::string("initialised")) +
-                    " trained=" + std::string(graft::name_of(job.trained)) + " balance=" + std::to_string(job.balance.switch_coefficient) + "/" +
-                    std::to_string(job.balance.z_coefficient));
-    if (fs::exists(job.out / "config.json")) {
+        fingerprint(graft::run_signature(run, data.description()) + " trained=" + std::string(graft::name_of(job.trained)) + " balance=" +
+                    std::to_string(job.balance.switch_coefficient) + "/" + std::to_string(job.balance.z_coefficient));
+    // Also what a killed process may have left: after the model is written, before this is done.
+    const auto remove_checkpoint = [&] {
+      for (const char* name : {"checkpoint.safetensors", ".checkpoint.safetensors.partial"}) fs::remove(job.out / "training" / name);
+    };
+    const auto finished = [&]() -> std::optional<nlohmann::json> {
+      if (!fs::exists(job.out / "config.json")) return std::nullopt;
       const graft::model_info found = graft::load_model_info(job.out);
-      const std::string other = found.card ? found.card->provenance.value("signature", std::string("none")) : "none";
+      const std::string other = origin_value(found, "signature", std::string("unknown"));
       GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (signature ", other, ", this run's is ", signature,
                   "): remove it or choose another place");
+      remove_checkpoint();
       return found.card->provenance;
-    }
+    };
+    if (const auto found = finished()) return *found;
+    const folder_lock lock(job.out / "training");
+    if (const auto found = finished()) return *found;  // by a process that had the lock a moment ago
 
     const graft::run_result result = graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds}, observe);
     const index_t tokens = job.training.steps * job.training.tokens_per_step();
@@ -146,11 +174,11 @@ class backend_engine final : public engine {
         {"seed", job.seed},
         {"precision", Compute::precision::name},
         {"device", Compute::backend::name},
-        {"data", data.description()},
-        {"parents", job.start ? nlohmann::json::array({job.start->filename().string()}) : nlohmann::json::array()},
-        {"train_tokens", origin.value("train_tokens", index_t{0}) + tokens},
+        {"data", batches.description()},
+        {"parents", job.start ? nlohmann::json::array({folder_name(*job.start)}) : nlohmann::json::array()},
+        {"train_tokens", origin_value(info, "train_tokens", index_t{0}) + tokens},
         {"last_train_tokens", tokens},
-        {"critical_path_tokens", origin.value("critical_path_tokens", index_t{0}) + tokens},
+        {"critical_path_tokens", origin_value(info, "critical_path_tokens", index_t{0}) + tokens},
         {"trained_parameters", model.parameters().trained_parameter_count()},
         {"total_parameters", model.layout().parameter_count()},
         {"active_parameters", graft::active_parameter_count(model.shape(), model.mixture())},
@@ -164,7 +192,7 @@ class backend_engine final : public engine {
     std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));
     copy_to_host(context_, values.data(), model.parameters().master());
     graft::save_model(job.out, info.config, model.layout(), values.data(), card);
-    fs::remove(job.out / "training" / "checkpoint.safetensors");
+    remove_checkpoint();
     return provenance;
   }
 

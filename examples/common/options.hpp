@@ -5,9 +5,11 @@
 // Options that all programs share, and the frame around main: an error is one sentence on stderr and exit status 1.
 
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <iostream>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -31,16 +33,28 @@ inline void add_common_options(CLI::App& app, common_options& options) {
   app.add_option("--seed", options.seed, "of initial weights, data order and sampling")->capture_default_str();
 }
 
-// NAME=PATH
-inline graft::domain_source parse_domain(const std::string& text) {
-  const auto equals = text.find('=');
-  GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < text.size(), "--domain: expected NAME=PATH, got ", text);
-  return {text.substr(0, equals), text.substr(equals + 1)};
+// An option that may be given several times, with one value each time: what follows the value is not taken for a second one.
+template <class Value>
+CLI::Option* add_repeatable(CLI::App& app, const std::string& flag, std::vector<Value>& values, const std::string& text) {
+  return app.add_option(flag, values, text)->allow_extra_args(false);
 }
 
-// Runs a program's body. Usage errors are CLI11's.
+// NAME=PATH; what: how a message calls it. Not every shell knows a ~ after the =, so it is the home folder here.
+inline graft::domain_source parse_domain(const std::string& text, const std::string& what = "--domain") {
+  const auto equals = text.find('=');
+  GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < text.size(), what, ": expected NAME=PATH, got '", text, "'");
+  std::string path = text.substr(equals + 1);
+  const char* const home = std::getenv("HOME");
+  if (home != nullptr && (path == "~" || path.starts_with("~/"))) path.replace(0, 1, home);
+  return {text.substr(0, equals), path};
+}
+
+// Runs a program's body. Usage errors are CLI11's. Results go to stdout; progress, notes and errors to stderr.
 template <class Body>
 int run_program(CLI::App& app, int argc, char** argv, Body body) {
+  app.failure_message([](const CLI::App* program, const CLI::Error& problem) {
+    return program->get_name() + ": " + problem.what() + "; " + program->get_name() + " --help lists the options\n";
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& problem) {
@@ -48,6 +62,12 @@ int run_program(CLI::App& app, int argc, char** argv, Body body) {
   }
   try {
     return body();
+  } catch (const fs::filesystem_error& problem) {
+    std::cerr << app.get_name() << ": " << problem.path1().string() << ": " << problem.code().message() << std::endl;
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::cerr << app.get_name() << ": not enough memory for a model or batch of this size" << std::endl;
+    return 1;
   } catch (const std::exception& problem) {
     std::cerr << app.get_name() << ": " << problem.what() << std::endl;
     return 1;

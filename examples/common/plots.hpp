@@ -28,13 +28,16 @@ struct loss_curve {
   double tokens_before = 0;
 };
 
-inline bool run_gnuplot(const fs::path& script) {
-  const std::string command = "gnuplot '" + script.string() + "' 2> '" + script.string() + ".log'";
+// Runs a script of the folder, in the folder.
+inline bool run_gnuplot(const fs::path& folder, const std::string& script) {
+  std::string quoted;
+  for (const char c : folder.string()) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  const std::string command = "cd '" + quoted + "' && gnuplot " + script + " 2> " + script + ".log";
   if (std::system(command.c_str()) == 0) {
-    fs::remove(script.string() + ".log");
+    fs::remove(folder / (script + ".log"));
     return true;
   }
-  std::fprintf(stderr, "plots: gnuplot failed on %s, its words are in %s.log\n", script.c_str(), script.c_str());
+  std::fprintf(stderr, "plots: gnuplot failed on %s, its words are beside it in %s.log\n", (folder / script).c_str(), script.c_str());
   return false;
 }
 
@@ -70,10 +73,10 @@ inline bool plot_losses(const fs::path& folder, const std::vector<loss_curve>& c
   }
   if (index == 0) return false;
   graft::write_file(folder / "loss.dat", data.str());
-  graft::write_file(folder / "loss.gnuplot", "cd '" + folder.string() + "'\nset terminal svg size 900,480 background 'white' font 'sans,13'\nset output 'loss.svg'\n" + plot_colours() +
+  graft::write_file(folder / "loss.gnuplot", std::string() + "set terminal svg size 900,480 background 'white' font 'sans,13'\nset output 'loss.svg'\n" + plot_colours() +
                                              "set xlabel 'million tokens along the path of the model'\nset ylabel 'training loss, bits per token'\n"
                                              "set grid lc rgb '#dddddd'\nset key outside right noenhanced\nset yrange [*:6]\nplot " + plot.str() + "\n");
-  return run_gnuplot(folder / "loss.gnuplot");
+  return run_gnuplot(folder, "loss.gnuplot");
 }
 
 // Writes folder/routing.svg: for each layer, one stacked bar per domain, the share of its slots that each expert gets.
@@ -100,7 +103,7 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
   graft::write_file(folder / "routing.dat", data.str());
   const double left = 0.08, right = 0.86, gap = 0.015;
   const double width = (right - left) / static_cast<double>(layers);
-  script << "cd '" << folder.string() << "'\nset terminal svg size " << 200 + 180 * layers << ",360 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
+  script << "set terminal svg size " << 200 + 180 * layers << ",360 background 'white' font 'sans,13'\nset output 'routing.svg'\n"
          << plot_colours() << "set style data histograms\nset style histogram rowstacked\nset style fill solid border -1\nset boxwidth 0.8\nset yrange [0:1]\n"
          << "set xrange [-0.7:" << static_cast<double>(domains.size()) - 0.3 << "]\nset xtics rotate by -35 noenhanced\nset tmargin at screen 0.83\nset bmargin at screen 0.22\n"
          << "set ylabel 'share of the slots'\nset multiplot\n";
@@ -115,7 +118,7 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
   }
   script << "unset multiplot\n";
   graft::write_file(folder / "routing.gnuplot", script.str());
-  return run_gnuplot(folder / "routing.gnuplot");
+  return run_gnuplot(folder, "routing.gnuplot");
 }
 
 }  // namespace examples

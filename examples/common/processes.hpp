@@ -5,13 +5,16 @@
 // Branches side by side: child processes with their output in files.
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,9 +33,12 @@ struct child_command {
 // Starts a command. Errors: what the system says.
 inline pid_t start_process(const child_command& command) {
   std::filesystem::create_directories(command.log.parent_path());
-  const pid_t child = fork();
+  const pid_t parent = getpid(), child = fork();
   GRAFT_CHECK(child >= 0, command.label, ": cannot start a process: ", std::strerror(errno));
   if (child > 0) return child;
+  // A branch must not go on alone when this process is killed: the same command, given again, would start it a second time.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(125);
   const int log = open(command.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) _exit(126);
   std::vector<char*> arguments;
@@ -43,14 +49,14 @@ inline pid_t start_process(const child_command& command) {
   _exit(127);
 }
 
-// Runs all commands, at most `jobs` at a time; finished(label, exit status) is called for each. A command that fails disturbs no other.
+// Runs all commands, at most `jobs` at a time; finished(command, exit status) is called for each. A command that fails disturbs no other.
 template <class Finished>
 void run_processes(const std::vector<child_command>& commands, int jobs, Finished finished) {
-  std::map<pid_t, std::string> running;
+  std::map<pid_t, const child_command*> running;
   std::size_t next = 0;
   while (next < commands.size() || !running.empty()) {
     while (next < commands.size() && static_cast<int>(running.size()) < jobs) {
-      running.emplace(start_process(commands[next]), commands[next].label);
+      running.emplace(start_process(commands[next]), &commands[next]);
       ++next;
     }
     int status = 0;
@@ -59,9 +65,20 @@ void run_processes(const std::vector<child_command>& commands, int jobs, Finishe
     GRAFT_CHECK(child > 0, "waiting for a branch: ", std::strerror(errno));
     const auto at = running.find(child);
     if (at == running.end()) continue;
-    finished(at->second, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    finished(*at->second, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     running.erase(at);
   }
+}
+
+// Why a command failed, in words: what it printed last, where its log has that.
+inline std::string failure_of(const child_command& command, int status) {
+  std::string last;
+  std::ifstream log(command.log);
+  for (std::string line; std::getline(log, line);)
+    if (!line.empty()) last = line;
+  const std::string where = " (its log: " + command.log.string() + ")";
+  if (status > 128) return std::string("ended by signal ") + std::to_string(status - 128) + ", " + strsignal(status - 128) + where;
+  return (last.empty() ? "exit status " + std::to_string(status) : last) + where;
 }
 
 }  // namespace examples

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -21,12 +22,14 @@ class progress_bar {
   progress_bar(std::string label, graft::index_t steps) : label_(std::move(label)), steps_(steps), terminal_(isatty(2) != 0) {}
   ~progress_bar() {
     if (terminal_ && shown_) std::fputc('\n', stderr);
+    if (here_ == 0 && std::uncaught_exceptions() == 0) std::fprintf(stderr, "%-16s is trained already\n", label_.c_str());
   }
   progress_bar(const progress_bar&) = delete;
   progress_bar& operator=(const progress_bar&) = delete;
 
   void operator()(const graft::step_report& report) {
     const graft::index_t done = report.step + 1;
+    if (here_ == 0 && report.step > 0) std::fprintf(stderr, "%-16s goes on after %lld of %lld steps\n", label_.c_str(), static_cast<long long>(report.step), static_cast<long long>(steps_));
     seconds_ += report.seconds;
     tokens_ += static_cast<double>(report.tokens);
     ++here_;

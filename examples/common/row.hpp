@@ -12,25 +12,25 @@
 #include <graft/mix/model_directories.hpp>
 #include <graft/models/counts.hpp>
 
+#include "common/folder.hpp"
 #include "common/results.hpp"
 
 namespace examples {
 
 inline result_row make_row(const std::filesystem::path& folder, std::vector<graft::evaluation> evaluations) {
   const graft::model_info info = graft::load_model_info(folder);
-  const nlohmann::json origin = info.card ? info.card->provenance : nlohmann::json::object();
   const graft::transformer_shape& shape = info.config.shape;
   result_row row;
-  row.name = folder.filename().string();
-  row.method = origin.value("method", std::string("unknown"));
+  row.name = folder_name(folder);
+  row.method = origin_value(info, "method", std::string("unknown"));
   row.total = graft::layout_of(shape).parameter_count();
   row.active = row.total;
   if (shape.experts > 0)  // of E experts K work for a token; an expert is three matrices of width x hidden in each block
     row.active -= (shape.experts - info.config.experts_per_token) * 3 * shape.width * shape.hidden * shape.blocks;
-  row.trained = origin.value("trained_parameters", graft::index_t{0});
-  row.train_tokens = origin.value("train_tokens", graft::index_t{0});
-  row.critical_path_tokens = origin.value("critical_path_tokens", graft::index_t{0});
-  row.tokens_per_second = origin.value("tokens_per_second", 0.0);
+  row.trained = origin_value(info, "trained_parameters", graft::index_t{0});
+  row.train_tokens = origin_value(info, "train_tokens", graft::index_t{0});
+  row.critical_path_tokens = origin_value(info, "critical_path_tokens", graft::index_t{0});
+  row.tokens_per_second = origin_value(info, "tokens_per_second", 0.0);
   row.evaluations = std::move(evaluations);
   return row;
 }

@@ -5,6 +5,7 @@
 // The options of a training run on a command line, in both directions: as flags of a program, and as the words that start
 // another program with the same options.
 
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -21,13 +22,14 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--sequences", o.sequences, "sequences of a step");
   add("--positions", o.positions, "tokens of a sequence");
   add("--micro-sequences", o.micro_sequences, "sequences of one pass, 0: all of a step");
-  add("--learning-rate", o.learning_rate, "peak");
-  add("--warmup-steps", o.warmup_steps, "linear warm-up");
-  app.add_option("--decay", o.decay, "constant, cosine or linear")
+  add("--learning-rate", o.learning_rate, "at its peak");
+  add("--warmup-steps", o.warmup_steps, "steps in which the learning rate rises to it");
+  app.add_option("--decay", o.decay, "how the learning rate falls afterwards")
       ->transform(CLI::CheckedTransformer(std::map<std::string, graft::decay_form>{
-          {"constant", graft::decay_form::constant}, {"cosine", graft::decay_form::cosine}, {"linear", graft::decay_form::linear}}));
-  add("--final-fraction", o.final_fraction, "of the peak, at the last step");
-  add("--weight-decay", o.optimizer.weight_decay, "decoupled");
+          {"constant", graft::decay_form::constant}, {"cosine", graft::decay_form::cosine}, {"linear", graft::decay_form::linear}}))
+      ->option_text("TEXT:{constant,cosine,linear}=" + std::string(graft::name_of(o.decay)));
+  add("--final-fraction", o.final_fraction, "of the peak, left at the last step");
+  add("--weight-decay", o.optimizer.weight_decay, "decoupled, of matrices");
   add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
 }
 
