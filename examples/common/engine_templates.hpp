@@ -56,7 +56,7 @@ class backend_engine final : public engine {
       for (const held_out_domain& domain : job.domains) {
         graft::evaluation_windows windows(graft::token_file(domain.path, model.shape().vocabulary), job.positions, job.max_tokens);
         const index_t rows = std::max<index_t>(1, 4096 / job.positions);
-        results.push_back(graft::evaluate(model, windows, job.positions, rows));
+        results.push_back(graft::evaluate(model, windows, rows));
       }
     });
     return results;
@@ -85,14 +85,6 @@ class backend_engine final : public engine {
   }
 
  private:
-  // A source of batches and, in its description, the model that the run starts from: both decide what the run computes.
-  struct described_batches {
-    graft::domain_batches& batches;
-    std::string text;
-    void fill(index_t step, graft::matrix_view<std::int32_t> inputs, graft::matrix_view<std::int32_t> targets) { batches.fill(step, inputs, targets); }
-    const std::string& description() const { return text; }
-  };
-
   // Held-out text and prompts are bytes.
   static void require_bytes(const graft::model_info& info) {
     GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", info.folder.string(), ": expected a model of the byte tokenizer, got ",
@@ -142,10 +134,8 @@ class backend_engine final : public engine {
 
   template <class Model>
   nlohmann::json train_model(Model& model, const graft::model_info& info, const training_job& job, const observe_step& observe) {
-    graft::domain_batches batches(job.data, job.seed, model.shape().vocabulary);
+    graft::domain_batches data(job.data, job.seed, model.shape().vocabulary);
     graft::trainer<Model> run(model, job.training, graft::trainable_after_mix(job.trained));
-    const std::string start = !job.start ? std::string("initialised") : origin_value(info, "signature", "unknown model " + folder_name(*job.start));
-    described_batches data{batches, batches.description() + ", start " + start};
     const std::string signature =
         fingerprint(graft::run_signature(run, data.description()) + " trained=" + std::string(graft::name_of(job.trained)) + " balance=" +
                     std::to_string(job.balance.switch_coefficient) + "/" + std::to_string(job.balance.z_coefficient));
@@ -174,7 +164,7 @@ class backend_engine final : public engine {
         {"seed", job.seed},
         {"precision", Compute::precision::name},
         {"device", Compute::backend::name},
-        {"data", batches.description()},
+        {"data", data.description()},
         {"parents", job.start ? nlohmann::json::array({folder_name(*job.start)}) : nlohmann::json::array()},
         {"train_tokens", origin_value(info, "train_tokens", index_t{0}) + tokens},
         {"last_train_tokens", tokens},
