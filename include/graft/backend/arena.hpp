@@ -46,7 +46,6 @@ class memory_arena {
   // Uninitialised memory, aligned to Source::alignment. Never null, also for 0 bytes.
   void* allocate(std::size_t bytes) {
     const std::size_t size = round_up(bytes, Source::alignment);
-    if (at_.live == 0 && chunks_.size() > 1) merge();
     if (chunks_.empty() || at_.offset + size > chunks_[at_.chunk].size) next_chunk(size);
     void* result = static_cast<std::byte*>(chunks_[at_.chunk].data) + at_.offset;
     at_.offset += size;
@@ -68,7 +67,8 @@ class memory_arena {
 
   // Gives back everything allocated since `to` was taken. Requires: marks are released in reverse order.
   void release(const mark& to) {
-    at_ = to.live == 0 ? mark{} : to;
+    at_ = to;
+    if (at_.live == 0) merge();
   }
 
   std::size_t requests() const { return requests_; }  // calls to the system's allocator so far
@@ -108,11 +108,16 @@ class memory_arena {
     at_.offset = 0;
   }
 
-  // One chunk in place of several, once nothing is allocated. Done when memory is next asked for, since release must not throw.
-  void merge() {
+  // One chunk in place of several, once nothing is allocated, so that the next step asks the system for nothing. Called while an error
+  // may be on its way out, so it must not throw: where there is no memory for one large chunk, the next allocate() asks again and says so.
+  void merge() noexcept {
     at_ = {};
+    if (chunks_.size() < 2) return;
     drop_chunks();
-    add_chunk(round_up(peak_, smallest_chunk));
+    try {
+      add_chunk(round_up(peak_, smallest_chunk));
+    } catch (...) {
+    }
   }
 
   Source source_;
