@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Speed of attention on the CPU. Operations counted: 2 S^2 d H B forward, 5 S^2 d H B backward, the half of the square that
-// the mask leaves.
+// Speed of attention on the CPU. Operations counted: 2 S^2 d H B forward, 5 S^2 d H B backward, the half of the square
+// that the mask leaves.
 
 #include <algorithm>
 #include <chrono>
@@ -47,13 +47,15 @@ void measure(context<cpu>& ctx, const attention_shape& shape, const char* type) 
   const auto out_view = out.view(tokens, shape.out_width()), d_out_view = d_out.view(tokens, shape.out_width());
   const auto log_view = log_sum_exp.view(tokens, shape.heads);
   const double forward = best_time([&] { attention_forward(ctx, out_view, log_view, qkv_view, shape); });
-  const double backward = best_time([&] { attention_backward(ctx, d_qkv_view, d_out_view, out_view, log_view, qkv_view, shape); });
+  const double backward =
+      best_time([&] { attention_backward(ctx, d_qkv_view, d_out_view, out_view, log_view, qkv_view, shape); });
 
   const double operations = 2.0 * shape.positions * shape.positions * shape.head_dim * shape.heads * shape.sequences;
-  std::printf("B=%-3ld S=%-5ld H=%-3ld G=%-3ld d=%-4ld %-5s forward %7.1f GFLOP/s %8.2f ms   backward %7.1f GFLOP/s %8.2f ms\n",
-              static_cast<long>(shape.sequences), static_cast<long>(shape.positions), static_cast<long>(shape.heads),
-              static_cast<long>(shape.kv_heads), static_cast<long>(shape.head_dim), type, operations / forward * 1e-9,
-              forward * 1e3, 2.5 * operations / backward * 1e-9, backward * 1e3);
+  std::printf(
+      "B=%-3ld S=%-5ld H=%-3ld G=%-3ld d=%-4ld %-5s forward %7.1f GFLOP/s %8.2f ms   backward %7.1f GFLOP/s %8.2f ms\n",
+      static_cast<long>(shape.sequences), static_cast<long>(shape.positions), static_cast<long>(shape.heads),
+      static_cast<long>(shape.kv_heads), static_cast<long>(shape.head_dim), type, operations / forward * 1e-9,
+      forward * 1e3, 2.5 * operations / backward * 1e-9, backward * 1e3);
 }
 
 }  // namespace

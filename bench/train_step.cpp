@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Training speed on the CPU: tokens per second and GFLOP/s of whole steps (forward, backward, AdamW) in fp32 and bf16, dense and
-// mixture, beside the rate of one large product on the same threads. Steps of the two precisions are interleaved, so that a machine
-// whose speed drifts does not favour one; medians are printed.
+// Training speed on the CPU: tokens per second and GFLOP/s of whole steps (forward, backward, AdamW) in fp32 and bf16,
+// dense and mixture, beside the rate of one large product on the same threads. Steps of the two precisions are
+// interleaved, so that a machine whose speed drifts does not favour one; medians are printed.
 //
 //   train_step [width = 512] [threads = 0] [steps = 7]
 
@@ -32,7 +32,8 @@ struct random_tokens {
   void fill(index_t step, graft::matrix_view<std::int32_t> inputs, graft::matrix_view<std::int32_t> targets) const {
     const graft::random_source random{1, graft::random_stream::data};
     for (index_t i = 0; i < inputs.size(); ++i) {
-      const auto a = random.below(static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(i));
+      const auto a = random.below(static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step),
+                                  static_cast<std::uint64_t>(i));
       inputs.data[i] = static_cast<std::int32_t>(a * a % static_cast<std::uint64_t>(vocabulary));
       targets.data[i] = static_cast<std::int32_t>((a + 1) % static_cast<std::uint64_t>(vocabulary));
     }
@@ -42,14 +43,18 @@ struct random_tokens {
 template <class Model>
 class measured {
  public:
-  measured(graft::context<graft::cpu>& context, const graft::transformer_shape& shape, const graft::training_options& options)
+  measured(graft::context<graft::cpu>& context, const graft::transformer_shape& shape,
+           const graft::training_options& options)
       : model_(context, shape), options_(options) {
     model_.initialize(1);
     trainer_ = std::make_unique<graft::trainer<Model>>(model_, options);
     source_.vocabulary = shape.vocabulary;
   }
   double step() { return trainer_->step(source_).seconds; }
-  double flops() const { return graft::flops_per_token(model_.shape(), options_.positions, model_.mixture()).train * static_cast<double>(options_.tokens_per_step()); }
+  double flops() const {
+    return graft::flops_per_token(model_.shape(), options_.positions, model_.mixture()).train *
+           static_cast<double>(options_.tokens_per_step());
+  }
 
  private:
   Model model_;
@@ -63,7 +68,8 @@ template <class T>
 double product_rate(graft::context<graft::cpu>& context) {
   constexpr index_t n = 2048;
   graft::buffer<T, graft::host_space> x(n * n), w(n * n), y(n * n);
-  for (index_t i = 0; i < n * n; ++i) x.data()[i] = T(static_cast<float>(i % 13) * 0.1f - 0.5f), w.data()[i] = T(static_cast<float>(i % 7) * 0.1f - 0.3f);
+  for (index_t i = 0; i < n * n; ++i)
+    x.data()[i] = T(static_cast<float>(i % 13) * 0.1f - 0.5f), w.data()[i] = T(static_cast<float>(i % 7) * 0.1f - 0.3f);
   std::vector<double> seconds;
   for (int i = 0; i < 6; ++i) {
     const auto start = clock_type::now();
@@ -74,8 +80,8 @@ double product_rate(graft::context<graft::cpu>& context) {
 }
 
 template <template <class> class ModelOf>
-void compare(const char* name, graft::context<graft::cpu>& context, const graft::transformer_shape& shape, const graft::training_options& options, int steps,
-             double product32, double product16) {
+void compare(const char* name, graft::context<graft::cpu>& context, const graft::transformer_shape& shape,
+             const graft::training_options& options, int steps, double product32, double product16) {
   measured<ModelOf<graft::compute<graft::fp32, graft::cpu>>> wide(context, shape, options);
   measured<ModelOf<graft::compute<graft::bf16, graft::cpu>>> narrow(context, shape, options);
   std::vector<double> wide_seconds, narrow_seconds, ratios;
@@ -88,8 +94,8 @@ void compare(const char* name, graft::context<graft::cpu>& context, const graft:
   }
   const auto tokens = static_cast<double>(options.tokens_per_step());
   const auto line = [&](const char* precision, double flops, double seconds, double product) {
-    std::printf("%-8s %-5s %9.0f tokens/s %8.1f GFLOP/s  %4.0f %% of one product's %.0f\n", name, precision, tokens / seconds, flops / seconds * 1e-9,
-                100 * flops / seconds * 1e-9 / product, product);
+    std::printf("%-8s %-5s %9.0f tokens/s %8.1f GFLOP/s  %4.0f %% of one product's %.0f\n", name, precision,
+                tokens / seconds, flops / seconds * 1e-9, 100 * flops / seconds * 1e-9 / product, product);
   };
   line("fp32", wide.flops(), median(wide_seconds), product32);
   line("bf16", narrow.flops(), median(narrow_seconds), product16);
@@ -106,13 +112,19 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
   const int steps = argc > 3 ? std::atoi(argv[3]) : 7;
   graft::context<graft::cpu> context({.threads = threads});
-  graft::transformer_shape shape{.vocabulary = 288, .width = width, .blocks = 4, .heads = width / 64, .kv_heads = width / 64, .head_dim = 64,
-                                 .hidden = width * 8 / 3 / 32 * 32, .positions = 256};
+  graft::transformer_shape shape{.vocabulary = 288,
+                                 .width = width,
+                                 .blocks = 4,
+                                 .heads = width / 64,
+                                 .kv_heads = width / 64,
+                                 .head_dim = 64,
+                                 .hidden = width * 8 / 3 / 32 * 32,
+                                 .positions = 256};
   graft::training_options options;
   options.steps = 1000;
   options.sequences = 8;
-  std::printf("%s, %d threads, width %lld, 4 blocks, %lld tokens a step\n", context.device_name().c_str(), context.threads(), static_cast<long long>(width),
-              static_cast<long long>(options.tokens_per_step()));
+  std::printf("%s, %d threads, width %lld, 4 blocks, %lld tokens a step\n", context.device_name().c_str(),
+              context.threads(), static_cast<long long>(width), static_cast<long long>(options.tokens_per_step()));
   const double product32 = product_rate<float>(context), product16 = product_rate<graft::bfloat16>(context);
   compare<graft::dense_transformer>("dense", context, shape, options, steps, product32, product16);
   shape.experts = 4;

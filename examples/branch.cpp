@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// branch: a copy of a seed, trained alone on its own domain. Also trains any model directory further, mixtures included.
+// branch: a copy of a seed, trained alone on its own domain. Also trains any model directory further, mixtures
+// included.
 //
 //   build/bin/branch --from models/seed --out models/code --domain code=~/src --steps 300
 
@@ -24,8 +25,11 @@ int main(int argc, char** argv) {
   app.add_option("--from", from, "model directory to start from")->required();
   app.add_option("--out", job.out, "model directory to write")->required();
   add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable");
-  add_repeatable(app, "--tokens", token_files, "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
-  app.add_option("--trained", trained, "what of the model is trained")->capture_default_str()->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
+  add_repeatable(app, "--tokens", token_files,
+                 "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
+  app.add_option("--trained", trained, "what of the model is trained")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
   app.add_option("--method", job.method, "what graft.json calls the result")->capture_default_str();
   app.add_option("--label", job.label, "name in the progress bar");
   app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
@@ -35,26 +39,32 @@ int main(int argc, char** argv) {
 
   return run_program(app, argc, argv, [&] {
     const auto engine = make_engine(common.engine);
-    GRAFT_CHECK(!domains.empty() || !token_files.empty(), "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
+    GRAFT_CHECK(!domains.empty() || !token_files.empty(),
+                "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
     if (!domains.empty()) {
       const graft::model_info start = graft::load_model_info(from);
-      GRAFT_CHECK(start.card && start.card->tokenizer.kind == "byte", from.string(), ": expected a model of the byte tokenizer, got ",
-                  start.card ? "one of the tokenizer " + start.card->tokenizer.kind : std::string("a directory without graft.json"),
+      GRAFT_CHECK(start.card && start.card->tokenizer.kind == "byte", from.string(),
+                  ": expected a model of the byte tokenizer, got ",
+                  start.card ? "one of the tokenizer " + start.card->tokenizer.kind
+                             : std::string("a directory without graft.json"),
                   "; its own tokens can be given with --tokens");
-      job.data = training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));
+      job.data =
+          training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));
     }
     for (const std::string& text : token_files) {
       const graft::domain_source named = parse_domain(text, "--tokens");
       job.data.push_back({named.name, named.path, 1.0});
     }
     if (job.label.empty()) job.label = folder_name(job.out);
-    for (const graft::mix_training what : {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
+    for (const graft::mix_training what :
+         {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
       if (trained == graft::name_of(what)) job.trained = what;
     job.start = from;
     job.seed = common.seed;
     progress_bar bar(job.label, job.training.steps);
     engine->train(job, std::ref(bar));
-    std::cout << job.out.string() << ": trained on " << job.training.steps * job.training.tokens_per_step() << " tokens" << std::endl;
+    std::cout << job.out.string() << ": trained on " << job.training.steps * job.training.tokens_per_step() << " tokens"
+              << std::endl;
     return 0;
   });
 }

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// branch_train_mix: the complete workflow. One seed, one branch per domain, each trained alone, mixed into a mixture-of-experts (BTX)
-// and averaged (soup), evaluated beside dense models of the same tokens. Every stage reads and writes model directories; a run that
-// was stopped goes on when the same command is given again.
+// branch_train_mix: the complete workflow. One seed, one branch per domain, each trained alone, mixed into a
+// mixture-of-experts (BTX) and averaged (soup), evaluated beside dense models of the same tokens. Every stage reads and
+// writes model directories; a run that was stopped goes on when the same command is given again.
 //
 //   build/bin/branch_train_mix --preset quick --out runs/quick
 //   build/bin/branch_train_mix --domain law=~/law --domain code=~/src --out runs/mine
@@ -37,7 +37,7 @@ struct workflow_options {
   std::string preset_name = "quick";
   fs::path out;
   std::vector<std::string> domains;
-  std::vector<std::string> general;        // domains that the seed answers for: they get no branch
+  std::vector<std::string> general;  // domains that the seed answers for: they get no branch
   std::vector<std::string> methods{"soup", "btx"};
   std::string mix_training = "all";
   index_t experts_per_token = 2;
@@ -50,13 +50,17 @@ struct workflow_options {
 class workflow {
  public:
   workflow(const workflow_options& options, fs::path program)
-      : options_(options), preset_(preset_named(options.preset_name)), program_(std::move(program)), engine_(make_engine(options.common.engine)) {}
+      : options_(options),
+        preset_(preset_named(options.preset_name)),
+        program_(std::move(program)),
+        engine_(make_engine(options.common.engine)) {}
 
   int run() {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<graft::domain_source> sources = domains_from(options_.domains);
     choose_branches(sources);
-    std::cerr << "device " << engine_->device() << ", precision " << engine_->precision() << ", seed " << options_.common.seed << "\ndomains:" << std::endl;
+    std::cerr << "device " << engine_->device() << ", precision " << engine_->precision() << ", seed "
+              << options_.common.seed << "\ndomains:" << std::endl;
     domains_ = prepare_domains(sources, options_.out / "data", preset_.max_bytes, preset_.shape.positions);
 
     std::cerr << "training:" << std::endl;
@@ -73,29 +77,36 @@ class workflow {
     draw(table);
     sample();
     const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    std::printf("%s: results.json, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training\n", options_.out.c_str(), all, trained);
+    std::printf("%s: results.json, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training\n",
+                options_.out.c_str(), all, trained);
     return 0;
   }
 
  private:
   fs::path model(const std::string& name) const { return options_.out / "models" / name; }
   static std::string expert_name(const graft::corpus& domain) { return "expert-" + domain.name; }
-  bool does(const std::string& method) const { return std::find(options_.methods.begin(), options_.methods.end(), method) != options_.methods.end(); }
+  bool does(const std::string& method) const {
+    return std::find(options_.methods.begin(), options_.methods.end(), method) != options_.methods.end();
+  }
 
   void choose_branches(const std::vector<graft::domain_source>& domains) {
     // Without a word about it the first of the default domains is the seed's own; a user's domains all get a branch.
     std::set<std::string> general(options_.general.begin(), options_.general.end());
     if (general.empty() && options_.domains.empty()) general.insert(domains.front().name);
     for (const std::string& name : general)
-      GRAFT_CHECK(std::any_of(domains.begin(), domains.end(), [&](const graft::domain_source& d) { return d.name == name; }), "--general: there is no domain ", name);
+      GRAFT_CHECK(
+          std::any_of(domains.begin(), domains.end(), [&](const graft::domain_source& d) { return d.name == name; }),
+          "--general: there is no domain ", name);
     for (std::size_t i = 0; i < domains.size(); ++i)
       if (general.count(domains[i].name) == 0) branched_.push_back(i);
-    GRAFT_CHECK(!branched_.empty(), "expected at least one domain with a branch of its own, got none: every domain is --general");
+    GRAFT_CHECK(!branched_.empty(),
+                "expected at least one domain with a branch of its own, got none: every domain is --general");
     for (const std::size_t domain : branched_)
-      GRAFT_CHECK(options_.without_seed || domains[domain].name != "seed", "--domain: expected another name than seed, which is the seed's expert");
+      GRAFT_CHECK(options_.without_seed || domains[domain].name != "seed",
+                  "--domain: expected another name than seed, which is the seed's expert");
     const index_t experts = static_cast<index_t>(branched_.size()) + (options_.without_seed ? 0 : 1);
-    GRAFT_CHECK(!does("btx") || options_.experts_per_token <= experts, "--experts-per-token: expected at most ", experts,
-                ", the number of experts of the mixture, got ", options_.experts_per_token);
+    GRAFT_CHECK(!does("btx") || options_.experts_per_token <= experts, "--experts-per-token: expected at most ",
+                experts, ", the number of experts of the mixture, got ", options_.experts_per_token);
   }
 
   training_job job(const std::string& name, const std::string& method, const graft::training_options& training) const {
@@ -151,17 +162,23 @@ class workflow {
       for (const std::size_t domain : branched_) trained_.push_back(expert_name(domains_[domain]));
     }
     if (failed.empty()) return true;
-    for (const auto& [name, reason] : failed) std::cerr << "branch_train_mix: " << name << " is missing: " << reason << "\n";
+    for (const auto& [name, reason] : failed)
+      std::cerr << "branch_train_mix: " << name << " is missing: " << reason << "\n";
     std::cerr << "branch_train_mix: " << branched_.size() - failed.size() << " of " << branched_.size()
-              << " branches are done; when the reason is gone, the same command trains what is missing and goes on" << std::endl;
+              << " branches are done; when the reason is gone, the same command trains what is missing and goes on"
+              << std::endl;
     return false;
   }
 
   // The program `branch` beside this one, with the same options.
   child_command branch_command(const training_job& branch) const {
-    const int cores = options_.common.engine.threads > 0 ? options_.common.engine.threads : static_cast<int>(std::thread::hardware_concurrency());
-    child_command command{branch.label, {(program_.parent_path() / "branch").string()}, options_.out / "logs" / (branch.label + ".log")};
-    const auto add = [&](const std::string& flag, const std::string& value) { command.words.insert(command.words.end(), {flag, value}); };
+    const int cores = options_.common.engine.threads > 0 ? options_.common.engine.threads
+                                                         : static_cast<int>(std::thread::hardware_concurrency());
+    child_command command{
+        branch.label, {(program_.parent_path() / "branch").string()}, options_.out / "logs" / (branch.label + ".log")};
+    const auto add = [&](const std::string& flag, const std::string& value) {
+      command.words.insert(command.words.end(), {flag, value});
+    };
     add("--from", branch.start->string());
     add("--out", branch.out.string());
     add("--tokens", branch.data.front().name + "=" + branch.data.front().path.string());
@@ -176,7 +193,8 @@ class workflow {
     return command;
   }
 
-  void write_mix(const graft::recipe& how, const std::string& name, const std::vector<graft::branch_directory>& branches) const {
+  void write_mix(const graft::recipe& how, const std::string& name,
+                 const std::vector<graft::branch_directory>& branches) const {
     graft::directory_mix_options mix;
     mix.mix.seed = options_.common.seed;
     mix.experts_per_token = options_.experts_per_token;
@@ -195,14 +213,15 @@ class workflow {
       training_job btx = job("btx", "btx", preset_.mix);
       btx.start = model("btx-untrained");
       btx.data = training_data(domains_);
-      for (const graft::mix_training what : {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
+      for (const graft::mix_training what :
+           {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
         if (options_.mix_training == graft::name_of(what)) btx.trained = what;
       train(btx);
     }
   }
 
-  // What the same tokens give without branching: one dense model that sees the mix's tokens, and one that sees all tokens that experts and
-  // mix saw together, one after another.
+  // What the same tokens give without branching: one dense model that sees the mix's tokens, and one that sees all
+  // tokens that experts and mix saw together, one after another.
   void train_controls() {
     training_job mix_only = job("dense-mix-tokens", "dense", preset_.mix);
     mix_only.start = model("seed");
@@ -211,7 +230,8 @@ class workflow {
 
     graft::training_options all = preset_.mix;
     all.steps = preset_.mix.steps + static_cast<index_t>(branched_.size()) * preset_.expert.steps;
-    std::vector<double> weights(domains_.size(), static_cast<double>(preset_.mix.steps) / static_cast<double>(domains_.size()));
+    std::vector<double> weights(domains_.size(),
+                                static_cast<double>(preset_.mix.steps) / static_cast<double>(domains_.size()));
     for (const std::size_t domain : branched_) weights[domain] += static_cast<double>(preset_.expert.steps);
     training_job all_tokens = job("dense-all-tokens", "dense", all);
     all_tokens.start = model("seed");
@@ -233,7 +253,8 @@ class workflow {
     if (does("btx")) names.insert(names.end(), {"btx-untrained", "btx"});
     for (const std::string& name : names) {
       std::cerr << ' ' << name << std::flush;
-      table.rows.push_back(make_row(model(name), engine_->evaluate({model(name), held_out_data(domains_), preset_.shape.positions, preset_.eval_tokens})));
+      table.rows.push_back(make_row(model(name), engine_->evaluate({model(name), held_out_data(domains_),
+                                                                    preset_.shape.positions, preset_.eval_tokens})));
     }
     std::cerr << std::endl;
     return table;
@@ -244,7 +265,10 @@ class workflow {
     const double seed_tokens = static_cast<double>(preset_.seed.steps * preset_.seed.tokens_per_step());
     for (const std::string& name : trained_) {
       const double expert_tokens = static_cast<double>(preset_.expert.steps * preset_.expert.tokens_per_step());
-      curves.push_back({name, model(name) / "training" / "metrics.jsonl", name == "seed" ? 0.0 : name == "btx" ? seed_tokens + expert_tokens : seed_tokens});
+      curves.push_back({name, model(name) / "training" / "metrics.jsonl",
+                        name == "seed"  ? 0.0
+                        : name == "btx" ? seed_tokens + expert_tokens
+                                        : seed_tokens});
     }
     plot_losses(options_.out / "plots", curves);
     for (const result_row& row : table.rows)
@@ -257,7 +281,8 @@ class workflow {
     std::ostringstream text;
     for (const graft::corpus& domain : domains_) {
       const graft::token_file held_out(domain.held_out.path);
-      std::vector<std::int32_t> tokens(static_cast<std::size_t>(std::min<index_t>(held_out.size(), std::min<index_t>(96, preset_.shape.positions / 2))));
+      std::vector<std::int32_t> tokens(static_cast<std::size_t>(
+          std::min<index_t>(held_out.size(), std::min<index_t>(96, preset_.shape.positions / 2))));
       held_out.read(0, tokens);
       tokens.erase(std::find(tokens.begin(), tokens.end(), graft::byte_tokenizer::end_of_text()), tokens.end());
       const std::string prompt = character_stream().take(graft::byte_tokenizer::decode(tokens));
@@ -265,7 +290,8 @@ class workflow {
       generation.tokens = preset_.sample_tokens;
       generation.temperature = 0.7;
       generation.seed = options_.common.seed;
-      text << "--- " << domain.name << ": " << prompt << " >>> " << engine_->generate(best, prompt, generation, {}) << "\n";
+      text << "--- " << domain.name << ": " << prompt << " >>> " << engine_->generate(best, prompt, generation, {})
+           << "\n";
     }
     graft::write_file(options_.out / "samples.txt", text.str());
     std::cout << best.filename().string() << " continues held-out text after >>>\n" << text.str() << std::endl;
@@ -287,17 +313,30 @@ int main(int argc, char** argv) {
   workflow_options options;
   app.add_option("--preset", options.preset_name, "smoke, quick or full")->capture_default_str();
   app.add_option("--out", options.out, "folder of the run")->required();
-  add_repeatable(app, "--domain", options.domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
-  add_repeatable(app, "--general", options.general, "a domain that gets no branch, the seed answers for it; repeatable; default: the first of the default domains");
-  app.add_option("--methods", options.methods, "comma-separated: soup, btx")->delimiter(',')->allow_extra_args(false)->capture_default_str()->check(CLI::IsMember({"soup", "btx"}));
-  app.add_option("--mix-training", options.mix_training, "what is trained after mixing")->capture_default_str()
+  add_repeatable(app, "--domain", options.domains,
+                 "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
+  add_repeatable(
+      app, "--general", options.general,
+      "a domain that gets no branch, the seed answers for it; repeatable; default: the first of the default domains");
+  app.add_option("--methods", options.methods, "comma-separated: soup, btx")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"soup", "btx"}));
+  app.add_option("--mix-training", options.mix_training, "what is trained after mixing")
+      ->capture_default_str()
       ->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
-  app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")->capture_default_str()->check(CLI::Range(1, 2));
-  app.add_option("--switch-loss", options.balance.switch_coefficient, "coefficient of the load-balancing loss")->capture_default_str();
+  app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 2));
+  app.add_option("--switch-loss", options.balance.switch_coefficient, "coefficient of the load-balancing loss")
+      ->capture_default_str();
   app.add_option("--z-loss", options.balance.z_coefficient, "coefficient of the router z-loss")->capture_default_str();
   app.add_flag("--without-seed", options.without_seed, "the seed is no expert of the mixture and not in the soup");
   app.add_flag("--without-controls", options.without_controls, "leave out the dense models of the same tokens");
-  app.add_option("--jobs", options.jobs, "branches trained at the same time, as processes")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--jobs", options.jobs, "branches trained at the same time, as processes")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, options.common);
   return run_program(app, argc, argv, [&] { return workflow(options, fs::read_symlink("/proc/self/exe")).run(); });

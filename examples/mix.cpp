@@ -7,8 +7,8 @@
 
 #include <graft/mix/model_directories.hpp>
 
-#include "common/origin.hpp"
 #include "common/options.hpp"
+#include "common/origin.hpp"
 
 int main(int argc, char** argv) {
   using namespace examples;
@@ -17,9 +17,13 @@ int main(int argc, char** argv) {
   fs::path out;
   std::vector<std::string> texts;
   graft::directory_mix_options options;
-  app.add_option("--recipe", recipe, "btx: a mixture with one expert per model; soup: the mean of all")->capture_default_str()->check(CLI::IsMember({"btx", "soup"}));
+  app.add_option("--recipe", recipe, "btx: a mixture with one expert per model; soup: the mean of all")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"btx", "soup"}));
   app.add_option("--out", out, "model directory to write")->required();
-  app.add_option("--weights", options.mix.weights, "W,W,... one per model, for what is averaged; default: equal")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--weights", options.mix.weights, "W,W,... one per model, for what is averaged; default: equal")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--experts-per-token", options.experts_per_token, "of a mixture")->capture_default_str();
   app.add_option("--seed", options.mix.seed, "of the new routers")->capture_default_str();
   app.add_option("models", texts, "NAME=DIRECTORY of each branch; NAME becomes its expert's name")->required();

@@ -15,18 +15,27 @@ int main(int argc, char** argv) {
   common_options common;
   training_job job;
   std::vector<std::string> domains;
-  job.shape = {.vocabulary = graft::byte_tokenizer::padded_vocabulary, .width = 192, .blocks = 4, .heads = 4, .kv_heads = 4, .head_dim = 48, .hidden = 512,
-               .positions = 256, .norm_eps = 1e-5};
+  job.shape = {.vocabulary = graft::byte_tokenizer::padded_vocabulary,
+               .width = 192,
+               .blocks = 4,
+               .heads = 4,
+               .kv_heads = 4,
+               .head_dim = 48,
+               .hidden = 512,
+               .positions = 256,
+               .norm_eps = 1e-5};
   job.training = {.steps = 600, .learning_rate = 2e-3, .warmup_steps = 50};
   app.add_option("--out", job.out, "model directory to write")->required();
-  add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
+  add_repeatable(app, "--domain", domains,
+                 "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
   add_common_options(app, common);
   add_training_flags(app, job.training);
   app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
   app.add_option("--width", job.shape.width, "of the hidden states")->capture_default_str();
   app.add_option("--blocks", job.shape.blocks, "transformer blocks")->capture_default_str();
   app.add_option("--heads", job.shape.heads, "query heads")->capture_default_str();
-  app.add_option("--kv-heads", job.shape.kv_heads, "key and value heads, a divisor of the heads")->capture_default_str();
+  app.add_option("--kv-heads", job.shape.kv_heads, "key and value heads, a divisor of the heads")
+      ->capture_default_str();
   app.add_option("--head-dim", job.shape.head_dim, "width of a head")->capture_default_str();
   app.add_option("--hidden", job.shape.hidden, "hidden width of a feed-forward layer")->capture_default_str();
   app.add_flag("--tied", job.shape.tied, "one matrix for embedding and head");
@@ -45,7 +54,8 @@ int main(int argc, char** argv) {
     job.data = training_data(prepared);
     progress_bar bar(job.label, job.training.steps);
     engine->train(job, std::ref(bar));
-    std::cout << job.out.string() << ": trained on " << job.training.steps * job.training.tokens_per_step() << " tokens" << std::endl;
+    std::cout << job.out.string() << ": trained on " << job.training.steps * job.training.tokens_per_step() << " tokens"
+              << std::endl;
     return 0;
   });
 }

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The main function of every test program. The exit status is 0 (passed), 1 (failed) or 77, which CTest takes for skipped.
+// The main function of every test program. The exit status is 0 (passed), 1 (failed) or 77, which CTest takes for
+// skipped.
 
 #define CATCH_CONFIG_RUNNER
 #include "catch.hpp"

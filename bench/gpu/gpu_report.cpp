@@ -5,7 +5,8 @@
 //
 //   gpu_report [ceilings | steps]      both without an argument
 //
-// A step's floor is the time that its floating-point operations take at the measured rate of a large product; score = floor / measured.
+// A step's floor is the time that its floating-point operations take at the measured rate of a large product; score =
+// floor / measured.
 
 #include <cstdio>
 #include <exception>
@@ -17,10 +18,11 @@ namespace {
 
 void print_steps(const char* name, const bench::step_rate& rate, double ceiling) {
   const double floor = rate.flops / ceiling;
-  std::printf("%-24s %8.1f ms  %9.0f tokens/s  %6.1f TFLOP/s  floor %6.1f ms  score %.3f\n", name, rate.seconds * 1e3, rate.tokens / rate.seconds,
-              rate.flops / rate.seconds * 1e-12, floor * 1e3, floor / rate.seconds);
-  std::printf("%-24s %.0f M parameters, %.0f tokens a step, workspace %.2f GB, loss %.4f, %s\n", "", rate.parameters * 1e-6, rate.tokens, rate.peak_bytes * 1e-9,
-              rate.loss, rate.steady ? "no memory asked for after the first step" : "MEMORY WAS ASKED FOR AFTER THE FIRST STEP");
+  std::printf("%-24s %8.1f ms  %9.0f tokens/s  %6.1f TFLOP/s  floor %6.1f ms  score %.3f\n", name, rate.seconds * 1e3,
+              rate.tokens / rate.seconds, rate.flops / rate.seconds * 1e-12, floor * 1e3, floor / rate.seconds);
+  std::printf("%-24s %.0f M parameters, %.0f tokens a step, workspace %.2f GB, loss %.4f, %s\n", "",
+              rate.parameters * 1e-6, rate.tokens, rate.peak_bytes * 1e-9, rate.loss,
+              rate.steady ? "no memory asked for after the first step" : "MEMORY WAS ASKED FOR AFTER THE FIRST STEP");
   std::fflush(stdout);
 }
 
@@ -36,7 +38,8 @@ int main(int argc, char** argv) {
     std::printf("card                     %s\n", bench::card().c_str());
     const double ceiling = bench::product_rate(8192);
     std::printf("product 8192^3 bf16      %8.1f TFLOP/s\n", ceiling * 1e-12);
-    if (part != "steps") std::printf("copy of 1 GiB            %8.1f GB/s read and written\n", bench::copy_bandwidth() * 1e-9);
+    if (part != "steps")
+      std::printf("copy of 1 GiB            %8.1f GB/s read and written\n", bench::copy_bandwidth() * 1e-9);
     std::fflush(stdout);
     if (part == "ceilings") return 0;
     print_steps("dense, 124M size", bench::dense_steps(), ceiling);

@@ -54,7 +54,8 @@ struct random_tokens {
   void fill(index_t step, graft::matrix_view<std::int32_t> inputs, graft::matrix_view<std::int32_t> targets) const {
     const graft::random_source random{1, graft::random_stream::data};
     for (index_t i = 0; i < inputs.size(); ++i) {
-      const auto token = static_cast<index_t>(random.below(static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(i)));
+      const auto token = static_cast<index_t>(random.below(
+          static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(i)));
       inputs.data[i] = static_cast<std::int32_t>(token);
       targets.data[i] = static_cast<std::int32_t>((token + 1) % vocabulary);
     }
@@ -70,7 +71,8 @@ step_rate steps_of(const graft::transformer_shape& shape, index_t sequences) {
   launch_elements(context, master.extent(0), random_element<float>{master, 0.02, 1});
   const std::vector<float> ones(static_cast<std::size_t>(shape.width), 1.0f);
   for (const graft::tensor_entry& entry : model.layout().tensors)
-    if (entry.columns == 0) copy_from_host(context, master.rows(entry.offset, entry.offset + entry.size()), ones.data());
+    if (entry.columns == 0)
+      copy_from_host(context, master.rows(entry.offset, entry.offset + entry.size()), ones.data());
   graft::training_options options;
   options.steps = 100;
   options.sequences = sequences;
@@ -102,8 +104,9 @@ std::string card() {
   GRAFT_CUDA(cudaMemGetInfo(&available, &total));
   GRAFT_CUDA(cudaDriverGetVersion(&driver));
   GRAFT_CUDA(cudaRuntimeGetVersion(&runtime));
-  return context.device_name() + ", " + std::to_string(context.multiprocessors()) + " multiprocessors, " + std::to_string(total >> 30) + " GiB, driver for CUDA " +
-         std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ", runtime " + std::to_string(runtime / 1000) + "." +
+  return context.device_name() + ", " + std::to_string(context.multiprocessors()) + " multiprocessors, " +
+         std::to_string(total >> 30) + " GiB, driver for CUDA " + std::to_string(driver / 1000) + "." +
+         std::to_string(driver % 1000 / 10) + ", runtime " + std::to_string(runtime / 1000) + "." +
          std::to_string(runtime % 1000 / 10);
 }
 
@@ -130,14 +133,31 @@ double product_rate(int n) {
 }
 
 step_rate dense_steps() {
-  return steps_of<graft::dense_transformer<numbers>>({.vocabulary = 50304, .width = 768, .blocks = 12, .heads = 12, .kv_heads = 12, .head_dim = 64, .hidden = 2048,
-                                                      .positions = 1024, .tied = true},
+  return steps_of<graft::dense_transformer<numbers>>({.vocabulary = 50304,
+                                                      .width = 768,
+                                                      .blocks = 12,
+                                                      .heads = 12,
+                                                      .kv_heads = 12,
+                                                      .head_dim = 64,
+                                                      .hidden = 2048,
+                                                      .positions = 1024,
+                                                      .tied = true},
                                                      16);
 }
 
 step_rate mixture_steps() {
   return steps_of<graft::moe_transformer<graft::top_k<2>, graft::switch_loss, graft::routed, numbers>>(
-      {.vocabulary = 50304, .width = 768, .blocks = 12, .heads = 12, .kv_heads = 12, .head_dim = 64, .hidden = 1024, .positions = 1024, .tied = true, .experts = 8}, 16);
+      {.vocabulary = 50304,
+       .width = 768,
+       .blocks = 12,
+       .heads = 12,
+       .kv_heads = 12,
+       .head_dim = 64,
+       .hidden = 1024,
+       .positions = 1024,
+       .tied = true,
+       .experts = 8},
+      16);
 }
 
 }  // namespace bench

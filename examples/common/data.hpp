@@ -31,7 +31,9 @@ inline std::vector<graft::domain_source> domains_from(const std::vector<std::str
 class new_folders {
  public:
   explicit new_folders(const fs::path& folder) {
-    for (fs::path path = fs::absolute(folder).lexically_normal(); !fs::exists(path) && path != path.root_path(); path = path.parent_path()) missing_.push_back(path);
+    for (fs::path path = fs::absolute(folder).lexically_normal(); !fs::exists(path) && path != path.root_path();
+         path = path.parent_path())
+      missing_.push_back(path);
   }
   ~new_folders() {
     std::error_code ignored;
@@ -44,14 +46,17 @@ class new_folders {
   std::vector<fs::path> missing_;
 };
 
-// Prepares every domain (or finds it prepared) and says what it has. positions: of the windows to train on, 0 when there is no training.
-// Errors: before anything is prepared, two domains of one name and paths without files; then those of prepare_corpus, and too little text.
-inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources, const fs::path& folder, index_t max_bytes,
-                                                  index_t positions) {
+// Prepares every domain (or finds it prepared) and says what it has. positions: of the windows to train on, 0 when
+// there is no training. Errors: before anything is prepared, two domains of one name and paths without files; then
+// those of prepare_corpus, and too little text.
+inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources,
+                                                  const fs::path& folder, index_t max_bytes, index_t positions) {
   std::set<std::string> names;
   for (const graft::domain_source& source : sources) {
-    GRAFT_CHECK(names.insert(source.name).second, "--domain: expected domains of different names, got ", source.name, " twice");
-    GRAFT_CHECK(source.name != "average", "--domain: expected another name than average, which is a column of the table");
+    GRAFT_CHECK(names.insert(source.name).second, "--domain: expected domains of different names, got ", source.name,
+                " twice");
+    GRAFT_CHECK(source.name != "average",
+                "--domain: expected another name than average, which is a column of the table");
     graft::walk_domain(source);
   }
   const new_folders cleared_when_empty(folder);
@@ -63,12 +68,14 @@ inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domai
     const std::string place = "domain '" + source.name + "': " + source.path.string();
     GRAFT_CHECK(positions == 0 || domain.train.tokens > positions, place, ": expected at least ", positions + 1,
                 " tokens to train on (a window of ", positions, " and the next), found ", domain.train.tokens);
-    GRAFT_CHECK(domain.held_out.bytes >= 2, place, ": expected at least 2 bytes of held-out text, found ", domain.held_out.bytes);
+    GRAFT_CHECK(domain.held_out.bytes >= 2, place, ": expected at least 2 bytes of held-out text, found ",
+                domain.held_out.bytes);
   }
   return prepared;
 }
 
-inline std::vector<graft::weighted_tokens> training_data(const std::vector<graft::corpus>& domains, const std::vector<double>& weights = {}) {
+inline std::vector<graft::weighted_tokens> training_data(const std::vector<graft::corpus>& domains,
+                                                         const std::vector<double>& weights = {}) {
   std::vector<graft::weighted_tokens> data;
   for (std::size_t i = 0; i < domains.size(); ++i) {
     const double weight = weights.empty() ? 1.0 : weights[i];

@@ -10,17 +10,20 @@
 namespace examples {
 
 std::unique_ptr<engine> make_engine(const engine_options& options) {
-  GRAFT_CHECK(options.device == "auto" || options.device == "cpu" || options.device == "cuda", "--device: expected auto, cpu or cuda, got ",
-              options.device);
-  GRAFT_CHECK(options.precision == "bf16" || options.precision == "fp32", "--precision: expected bf16 or fp32, got ", options.precision);
+  GRAFT_CHECK(options.device == "auto" || options.device == "cpu" || options.device == "cuda",
+              "--device: expected auto, cpu or cuda, got ", options.device);
+  GRAFT_CHECK(options.precision == "bf16" || options.precision == "fp32", "--precision: expected bf16 or fp32, got ",
+              options.precision);
   const graft::context_options context{.threads = options.threads};
   const bool bf16 = options.precision == "bf16";
 #if defined(GRAFT_HAS_CUDA)
-  GRAFT_CHECK(options.device != "cuda" || cuda_device_present(), "--device cuda: expected a CUDA device, found none, use --device cpu");
+  GRAFT_CHECK(options.device != "cuda" || cuda_device_present(),
+              "--device cuda: expected a CUDA device, found none, use --device cpu");
   if (options.device == "cuda" || (options.device == "auto" && cuda_device_present()))
     return bf16 ? make_cuda_bf16_engine(context) : make_cuda_fp32_engine(context);
 #else
-  GRAFT_CHECK(options.device != "cuda", "--device cuda: this program was built without a CUDA Toolkit, use --device cpu");
+  GRAFT_CHECK(options.device != "cuda",
+              "--device cuda: this program was built without a CUDA Toolkit, use --device cpu");
 #endif
   return bf16 ? make_cpu_bf16_engine(context) : make_cpu_fp32_engine(context);
 }

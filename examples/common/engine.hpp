@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What the programs do with models, whatever the device and precision: train, evaluate, generate, from model directory to model
-// directory. The templates behind it are compiled once for each backend and precision (engine_cpu_bf16.cpp and its kin).
+// What the programs do with models, whatever the device and precision: train, evaluate, generate, from model directory
+// to model directory. The templates behind it are compiled once for each backend and precision (engine_cpu_bf16.cpp and
+// its kin).
 
 #include <cstdint>
 #include <filesystem>
@@ -34,29 +35,29 @@ struct balance_options {
 };
 
 struct training_job {
-  std::string label;                       // for the progress bar: "seed"
-  fs::path out;                            // model directory to write; out/training holds checkpoint and metrics
-  std::optional<fs::path> start;           // model directory to start from
-  graft::transformer_shape shape{};        // of a new model, without start
-  std::uint64_t seed = 0;                  // of initial weights and data order
+  std::string label;                 // for the progress bar: "seed"
+  fs::path out;                      // model directory to write; out/training holds checkpoint and metrics
+  std::optional<fs::path> start;     // model directory to start from
+  graft::transformer_shape shape{};  // of a new model, without start
+  std::uint64_t seed = 0;            // of initial weights and data order
   std::vector<graft::weighted_tokens> data;
   graft::training_options training{};
   graft::mix_training trained = graft::mix_training::all;
   balance_options balance{};
-  std::string method;                      // "seed", "expert", "btx": into graft.json
+  std::string method;  // "seed", "expert", "btx": into graft.json
   double checkpoint_seconds = 30;
 };
 
 struct held_out_domain {
   std::string name;
-  fs::path path;                           // token file
+  fs::path path;  // token file
 };
 
 struct evaluation_job {
   fs::path model;
   std::vector<held_out_domain> domains;
   index_t positions = 256;
-  index_t max_tokens = 65536;              // per domain
+  index_t max_tokens = 65536;  // per domain
 };
 
 using observe_step = std::function<void(const graft::step_report&)>;
@@ -67,12 +68,13 @@ class engine {
   virtual std::string device() const = 0;     // "cpu", "cuda"
   virtual std::string precision() const = 0;  // "bf16"
 
-  // Trains job.out, or finds it finished, or continues it from its checkpoint. Returns what graft.json says of the model's origin.
-  // Errors: job.out holds the model of another run.
+  // Trains job.out, or finds it finished, or continues it from its checkpoint. Returns what graft.json says of the
+  // model's origin. Errors: job.out holds the model of another run.
   virtual nlohmann::json train(const training_job& job, const observe_step& observe) = 0;
   virtual std::vector<graft::evaluation> evaluate(const evaluation_job& job) = 0;
   // Returns the continuation of a prompt; `emit` sees it piece by piece.
-  virtual std::string generate(const fs::path& model, const std::string& prompt, const graft::generation_options& options,
+  virtual std::string generate(const fs::path& model, const std::string& prompt,
+                               const graft::generation_options& options,
                                const std::function<void(const std::string&)>& emit) = 0;
 };
 

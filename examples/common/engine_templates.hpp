@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The engine for one backend and precision: loads a directory into the model type that its config.json and graft.json name.
+// The engine for one backend and precision: loads a directory into the model type that its config.json and graft.json
+// name.
 
 #include <optional>
 #include <string>
@@ -29,7 +30,8 @@ class backend_engine final : public engine {
  public:
   using context_type = typename Compute::context_type;
   template <int K>
-  using btx_transformer = graft::moe_transformer<graft::top_k<K>, graft::all<graft::switch_loss, graft::z_loss>, graft::routed, Compute>;
+  using btx_transformer =
+      graft::moe_transformer<graft::top_k<K>, graft::all<graft::switch_loss, graft::z_loss>, graft::routed, Compute>;
 
   explicit backend_engine(const graft::context_options& options) : context_(options) {}
 
@@ -38,13 +40,14 @@ class backend_engine final : public engine {
 
   nlohmann::json train(const training_job& job, const observe_step& observe) override {
     nlohmann::json provenance;
-    with_model(job.start ? graft::load_model_info(*job.start) : new_model(job.shape), job.balance, [&](auto& model, const graft::model_info& info) {
-      if (job.start)
-        load(model, *job.start);
-      else
-        model.initialize(job.seed);
-      provenance = train_model(model, info, job, observe);
-    });
+    with_model(job.start ? graft::load_model_info(*job.start) : new_model(job.shape), job.balance,
+               [&](auto& model, const graft::model_info& info) {
+                 if (job.start)
+                   load(model, *job.start);
+                 else
+                   model.initialize(job.seed);
+                 provenance = train_model(model, info, job, observe);
+               });
     return provenance;
   }
 
@@ -54,7 +57,8 @@ class backend_engine final : public engine {
       require_bytes(info);
       load(model, job.model);
       for (const held_out_domain& domain : job.domains) {
-        graft::evaluation_windows windows(graft::token_file(domain.path, model.shape().vocabulary), job.positions, job.max_tokens);
+        graft::evaluation_windows windows(graft::token_file(domain.path, model.shape().vocabulary), job.positions,
+                                          job.max_tokens);
         const index_t rows = std::max<index_t>(1, 4096 / job.positions);
         results.push_back(graft::evaluate(model, windows, rows));
       }
@@ -87,8 +91,10 @@ class backend_engine final : public engine {
  private:
   // Held-out text and prompts are bytes.
   static void require_bytes(const graft::model_info& info) {
-    GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", info.folder.string(), ": expected a model of the byte tokenizer, got ",
-                info.card ? "one of the tokenizer " + info.card->tokenizer.kind : std::string("a directory without graft.json, which names it"));
+    GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", info.folder.string(),
+                ": expected a model of the byte tokenizer, got ",
+                info.card ? "one of the tokenizer " + info.card->tokenizer.kind
+                          : std::string("a directory without graft.json, which names it"));
   }
 
   static graft::model_info new_model(const graft::transformer_shape& shape) {
@@ -117,10 +123,13 @@ class backend_engine final : public engine {
       use(model, info);
     };
     switch (info.config.experts_per_token) {
-      case 1: return with_slots.template operator()<1>();
-      case 2: return with_slots.template operator()<2>();
+      case 1:
+        return with_slots.template operator()<1>();
+      case 2:
+        return with_slots.template operator()<2>();
       default:
-        graft::detail::raise(place, ": these programs are compiled for 1 or 2 experts per token, the model has ", info.config.experts_per_token);
+        graft::detail::raise(place, ": these programs are compiled for 1 or 2 experts per token, the model has ",
+                             info.config.experts_per_token);
     }
   }
 
@@ -133,22 +142,24 @@ class backend_engine final : public engine {
   }
 
   template <class Model>
-  nlohmann::json train_model(Model& model, const graft::model_info& info, const training_job& job, const observe_step& observe) {
+  nlohmann::json train_model(Model& model, const graft::model_info& info, const training_job& job,
+                             const observe_step& observe) {
     graft::domain_batches data(job.data, job.seed, model.shape().vocabulary);
     graft::trainer<Model> run(model, job.training, graft::trainable_after_mix(job.trained));
-    const std::string signature =
-        fingerprint(graft::run_signature(run, data.description()) + " trained=" + std::string(graft::name_of(job.trained)) + " balance=" +
-                    std::to_string(job.balance.switch_coefficient) + "/" + std::to_string(job.balance.z_coefficient));
+    const std::string signature = fingerprint(
+        graft::run_signature(run, data.description()) + " trained=" + std::string(graft::name_of(job.trained)) +
+        " balance=" + std::to_string(job.balance.switch_coefficient) + "/" + std::to_string(job.balance.z_coefficient));
     // Also what a killed process may have left: after the model is written, before this is done.
     const auto remove_checkpoint = [&] {
-      for (const char* name : {"checkpoint.safetensors", ".checkpoint.safetensors.partial"}) fs::remove(job.out / "training" / name);
+      for (const char* name : {"checkpoint.safetensors", ".checkpoint.safetensors.partial"})
+        fs::remove(job.out / "training" / name);
     };
     const auto finished = [&]() -> std::optional<nlohmann::json> {
       if (!fs::exists(job.out / "config.json")) return std::nullopt;
       const graft::model_info found = graft::load_model_info(job.out);
       const std::string other = origin_value(found, "signature", std::string("unknown"));
-      GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (signature ", other, ", this run's is ", signature,
-                  "): remove it or choose another place");
+      GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (signature ", other,
+                  ", this run's is ", signature, "): remove it or choose another place");
       remove_checkpoint();
       return found.card->provenance;
     };
@@ -156,7 +167,8 @@ class backend_engine final : public engine {
     const folder_lock lock(job.out / "training");
     if (const auto found = finished()) return *found;  // by a process that had the lock a moment ago
 
-    const graft::run_result result = graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds}, observe);
+    const graft::run_result result =
+        graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds}, observe);
     const index_t tokens = job.training.steps * job.training.tokens_per_step();
     nlohmann::json provenance = {
         {"method", job.method},
@@ -173,12 +185,15 @@ class backend_engine final : public engine {
         {"total_parameters", model.layout().parameter_count()},
         {"active_parameters", graft::active_parameter_count(model.shape(), model.mixture())},
         {"seconds", result.seconds},
-        {"tokens_per_second", result.seconds > 0 ? static_cast<double>(result.steps * job.training.tokens_per_step()) / result.seconds : 0.0}};
+        {"tokens_per_second", result.seconds > 0
+                                  ? static_cast<double>(result.steps * job.training.tokens_per_step()) / result.seconds
+                                  : 0.0}};
     if (job.data.size() == 1) provenance["domain"] = job.data.front().name;
     graft::model_card card = info.card.value_or(graft::model_card{});
     card.provenance = provenance;
     if constexpr (Model::mixture_type::present)
-      card.balancers = {{"switch_loss", {{"coefficient", job.balance.switch_coefficient}}}, {"z_loss", {{"coefficient", job.balance.z_coefficient}}}};
+      card.balancers = {{"switch_loss", {{"coefficient", job.balance.switch_coefficient}}},
+                        {"z_loss", {{"coefficient", job.balance.z_coefficient}}}};
     std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));
     copy_to_host(context_, values.data(), model.parameters().master());
     graft::save_model(job.out, info.config, model.layout(), values.data(), card);

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Model directories as arguments of a program: their names, what graft.json says of their origin, and one process at a time in each.
+// Model directories as arguments of a program: their names, what graft.json says of their origin, and one process at a
+// time in each.
 
 #include <fcntl.h>
 #include <sys/file.h>

@@ -29,20 +29,25 @@ struct common_options {
 inline void add_common_options(CLI::App& app, common_options& options) {
   app.add_option("--device", options.engine.device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--precision", options.engine.precision, "bf16 or fp32")->capture_default_str();
-  app.add_option("--threads", options.engine.threads, "CPU threads, 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--threads", options.engine.threads, "CPU threads, 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "of initial weights, data order and sampling")->capture_default_str();
 }
 
-// An option that may be given several times, with one value each time: what follows the value is not taken for a second one.
+// An option that may be given several times, with one value each time: what follows the value is not taken for a second
+// one.
 template <class Value>
-CLI::Option* add_repeatable(CLI::App& app, const std::string& flag, std::vector<Value>& values, const std::string& text) {
+CLI::Option* add_repeatable(CLI::App& app, const std::string& flag, std::vector<Value>& values,
+                            const std::string& text) {
   return app.add_option(flag, values, text)->allow_extra_args(false);
 }
 
 // NAME=PATH; what: how a message calls it. Not every shell knows a ~ after the =, so it is the home folder here.
 inline graft::domain_source parse_domain(const std::string& text, const std::string& what = "--domain") {
   const auto equals = text.find('=');
-  GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < text.size(), what, ": expected NAME=PATH, got '", text, "'");
+  GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < text.size(), what,
+              ": expected NAME=PATH, got '", text, "'");
   std::string path = text.substr(equals + 1);
   const char* const home = std::getenv("HOME");
   if (home != nullptr && (path == "~" || path.starts_with("~/"))) path.replace(0, 1, home);

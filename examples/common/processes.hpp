@@ -36,7 +36,8 @@ inline pid_t start_process(const child_command& command) {
   const pid_t parent = getpid(), child = fork();
   GRAFT_CHECK(child >= 0, command.label, ": cannot start a process: ", std::strerror(errno));
   if (child > 0) return child;
-  // A branch must not go on alone when this process is killed: the same command, given again, would start it a second time.
+  // A branch must not go on alone when this process is killed: the same command, given again, would start it a second
+  // time.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(125);
   const int log = open(command.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -49,7 +50,8 @@ inline pid_t start_process(const child_command& command) {
   _exit(127);
 }
 
-// Runs all commands, at most `jobs` at a time; finished(command, exit status) is called for each. A command that fails disturbs no other.
+// Runs all commands, at most `jobs` at a time; finished(command, exit status) is called for each. A command that fails
+// disturbs no other.
 template <class Finished>
 void run_processes(const std::vector<child_command>& commands, int jobs, Finished finished) {
   std::map<pid_t, const child_command*> running;
@@ -77,7 +79,8 @@ inline std::string failure_of(const child_command& command, int status) {
   for (std::string line; std::getline(log, line);)
     if (!line.empty()) last = line;
   const std::string where = " (its log: " + command.log.string() + ")";
-  if (status > 128) return std::string("ended by signal ") + std::to_string(status - 128) + ", " + strsignal(status - 128) + where;
+  if (status > 128)
+    return std::string("ended by signal ") + std::to_string(status - 128) + ", " + strsignal(status - 128) + where;
   return (last.empty() ? "exit status " + std::to_string(status) : last) + where;
 }
 

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A progress bar with loss, tokens per second and time left: one line that is redrawn on a terminal, a line now and then elsewhere.
+// A progress bar with loss, tokens per second and time left: one line that is redrawn on a terminal, a line now and
+// then elsewhere.
 
 #include <unistd.h>
 
@@ -19,25 +20,32 @@ namespace examples {
 
 class progress_bar {
  public:
-  progress_bar(std::string label, graft::index_t steps) : label_(std::move(label)), steps_(steps), terminal_(isatty(2) != 0) {}
+  progress_bar(std::string label, graft::index_t steps)
+      : label_(std::move(label)), steps_(steps), terminal_(isatty(2) != 0) {}
   ~progress_bar() {
     if (terminal_ && shown_) std::fputc('\n', stderr);
-    if (here_ == 0 && std::uncaught_exceptions() == 0) std::fprintf(stderr, "%-16s is trained already\n", label_.c_str());
+    if (here_ == 0 && std::uncaught_exceptions() == 0)
+      std::fprintf(stderr, "%-16s is trained already\n", label_.c_str());
   }
   progress_bar(const progress_bar&) = delete;
   progress_bar& operator=(const progress_bar&) = delete;
 
   void operator()(const graft::step_report& report) {
     const graft::index_t done = report.step + 1;
-    if (here_ == 0 && report.step > 0) std::fprintf(stderr, "%-16s goes on after %lld of %lld steps\n", label_.c_str(), static_cast<long long>(report.step), static_cast<long long>(steps_));
+    if (here_ == 0 && report.step > 0)
+      std::fprintf(stderr, "%-16s goes on after %lld of %lld steps\n", label_.c_str(),
+                   static_cast<long long>(report.step), static_cast<long long>(steps_));
     seconds_ += report.seconds;
     tokens_ += static_cast<double>(report.tokens);
     ++here_;
     // A mean over about the last 20 steps: one step's loss says little.
-    loss_ = here_ == 1 ? report.loss : loss_ + (report.loss - loss_) / static_cast<double>(std::min<graft::index_t>(here_, 20));
+    loss_ = here_ == 1 ? report.loss
+                       : loss_ + (report.loss - loss_) / static_cast<double>(std::min<graft::index_t>(here_, 20));
     const auto now = std::chrono::steady_clock::now();
     const bool last = done == steps_;
-    if (terminal_ ? (!last && now - drawn_ < std::chrono::milliseconds(100)) : (!last && done * 5 / steps_ == (done - 1) * 5 / steps_)) return;
+    if (terminal_ ? (!last && now - drawn_ < std::chrono::milliseconds(100))
+                  : (!last && done * 5 / steps_ == (done - 1) * 5 / steps_))
+      return;
     drawn_ = now;
     shown_ = true;
     const double rate = tokens_ / std::max(seconds_, 1e-9);
@@ -45,10 +53,12 @@ class progress_bar {
     std::string bar;
     if (terminal_) {
       const int filled = static_cast<int>(24 * done / steps_);
-      bar = "[" + std::string(static_cast<std::size_t>(filled), '#') + std::string(static_cast<std::size_t>(24 - filled), '.') + "] ";
+      bar = "[" + std::string(static_cast<std::size_t>(filled), '#') +
+            std::string(static_cast<std::size_t>(24 - filled), '.') + "] ";
     }
-    std::fprintf(stderr, "%s%-16s %s%*lld/%lld  loss %.3f  %7.0f tokens/s  %s left%s", terminal_ ? "\r" : "", label_.c_str(), bar.c_str(),
-                 digits(steps_), static_cast<long long>(done), static_cast<long long>(steps_), loss_, rate, clock(left).c_str(), terminal_ ? "\033[K" : "\n");
+    std::fprintf(stderr, "%s%-16s %s%*lld/%lld  loss %.3f  %7.0f tokens/s  %s left%s", terminal_ ? "\r" : "",
+                 label_.c_str(), bar.c_str(), digits(steps_), static_cast<long long>(done),
+                 static_cast<long long>(steps_), loss_, rate, clock(left).c_str(), terminal_ ? "\033[K" : "\n");
     std::fflush(stderr);
   }
 

@@ -20,12 +20,12 @@
 namespace examples {
 
 struct result_row {
-  std::string name;    // "btx"
-  std::string method;  // "BTX top-2, after training"
-  graft::index_t total = 0, active = 0, trained = 0;   // parameters
+  std::string name;                                   // "btx"
+  std::string method;                                 // "BTX top-2, after training"
+  graft::index_t total = 0, active = 0, trained = 0;  // parameters
   graft::index_t train_tokens = 0, critical_path_tokens = 0;
-  double tokens_per_second = 0;                        // of its last training; 0 for a row that was not trained
-  std::vector<graft::evaluation> evaluations;          // per domain
+  double tokens_per_second = 0;                // of its last training; 0 for a row that was not trained
+  std::vector<graft::evaluation> evaluations;  // per domain
 
   double average() const {
     double sum = 0;
@@ -69,7 +69,8 @@ struct result_table {
     std::vector<std::vector<std::string>> cells;
     std::vector<std::string> head{"bits per byte"};
     head.insert(head.end(), domains.begin(), domains.end());
-    for (const char* column : {"average", "total", "active", "trained", "tokens seen", "critical path", "tokens/s"}) head.emplace_back(column);
+    for (const char* column : {"average", "total", "active", "trained", "tokens seen", "critical path", "tokens/s"})
+      head.emplace_back(column);
     cells.push_back(head);
     const auto value = [&](const result_row& row, std::size_t column) {
       return column < domains.size() ? row.evaluations[column].bits_per_byte() : row.average();
@@ -88,7 +89,8 @@ struct result_table {
       line.push_back(row.trained > 0 ? millions(row.trained) : "-");
       line.push_back(millions(row.train_tokens));
       line.push_back(millions(row.critical_path_tokens));
-      line.push_back(row.tokens_per_second > 0 ? std::to_string(static_cast<long long>(row.tokens_per_second + 0.5)) : "-");
+      line.push_back(row.tokens_per_second > 0 ? std::to_string(static_cast<long long>(row.tokens_per_second + 0.5))
+                                               : "-");
       cells.push_back(line);
     }
     std::vector<std::size_t> widths(head.size(), 0);

@@ -25,7 +25,8 @@ inline result_row make_row(const std::filesystem::path& folder, std::vector<graf
   row.method = origin_value(info, "method", std::string("unknown"));
   row.total = graft::layout_of(shape).parameter_count();
   row.active = row.total;
-  if (shape.experts > 0)  // of E experts K work for a token; an expert is three matrices of width x hidden in each block
+  if (shape.experts >
+      0)  // of E experts K work for a token; an expert is three matrices of width x hidden in each block
     row.active -= (shape.experts - info.config.experts_per_token) * 3 * shape.width * shape.hidden * shape.blocks;
   row.trained = origin_value(info, "trained_parameters", graft::index_t{0});
   row.train_tokens = origin_value(info, "train_tokens", graft::index_t{0});

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The options of a training run on a command line, in both directions: as flags of a program, and as the words that start
-// another program with the same options.
+// The options of a training run on a command line, in both directions: as flags of a program, and as the words that
+// start another program with the same options.
 
 #include <map>
 #include <sstream>
@@ -17,7 +17,9 @@
 namespace examples {
 
 inline void add_training_flags(CLI::App& app, graft::training_options& o) {
-  const auto add = [&](const char* flag, auto& value, const char* text) { app.add_option(flag, value, text)->capture_default_str(); };
+  const auto add = [&](const char* flag, auto& value, const char* text) {
+    app.add_option(flag, value, text)->capture_default_str();
+  };
   add("--steps", o.steps, "optimizer steps");
   add("--sequences", o.sequences, "sequences of a step");
   add("--positions", o.positions, "tokens of a sequence");
@@ -25,8 +27,10 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--learning-rate", o.learning_rate, "at its peak");
   add("--warmup-steps", o.warmup_steps, "steps in which the learning rate rises to it");
   app.add_option("--decay", o.decay, "how the learning rate falls afterwards")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, graft::decay_form>{
-          {"constant", graft::decay_form::constant}, {"cosine", graft::decay_form::cosine}, {"linear", graft::decay_form::linear}}))
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, graft::decay_form>{{"constant", graft::decay_form::constant},
+                                                                           {"cosine", graft::decay_form::cosine},
+                                                                           {"linear", graft::decay_form::linear}}))
       ->option_text("TEXT:{constant,cosine,linear}=" + std::string(graft::name_of(o.decay)));
   add("--final-fraction", o.final_fraction, "of the peak, left at the last step");
   add("--weight-decay", o.optimizer.weight_decay, "decoupled, of matrices");

@@ -26,17 +26,27 @@ using namespace graft;
 namespace {
 
 using model_type = moe_transformer<top_k<2>, no_balancer, routed, compute<fp64, cpu>>;
-constexpr transformer_shape shape{.vocabulary = 288, .width = 16, .blocks = 2, .heads = 2, .kv_heads = 1, .head_dim = 8, .hidden = 24, .positions = 8, .experts = 3};
+constexpr transformer_shape shape{.vocabulary = 288,
+                                  .width = 16,
+                                  .blocks = 2,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .head_dim = 8,
+                                  .hidden = 24,
+                                  .positions = 8,
+                                  .experts = 3};
 
 // Bytes with the end of a text every 7 tokens.
 std::vector<std::int32_t> some_tokens(std::size_t count) {
   std::vector<std::int32_t> tokens(count);
-  for (std::size_t i = 0; i < count; ++i) tokens[i] = i % 7 == 6 ? byte_tokenizer::end_of_text() : static_cast<std::int32_t>(i * 37 % 251);
+  for (std::size_t i = 0; i < count; ++i)
+    tokens[i] = i % 7 == 6 ? byte_tokenizer::end_of_text() : static_cast<std::int32_t>(i * 37 % 251);
   return tokens;
 }
 
 token_file written(const std::filesystem::path& path, const std::vector<std::int32_t>& tokens) {
-  token_file_writer out(path, {static_cast<index_t>(tokens.size()), byte_tokenizer::ids(), byte_tokenizer::end_of_text(), -1});
+  token_file_writer out(
+      path, {static_cast<index_t>(tokens.size()), byte_tokenizer::ids(), byte_tokenizer::end_of_text(), -1});
   out.append(tokens);
   out.finish();
   return token_file(path);
@@ -47,7 +57,8 @@ token_file written(const std::filesystem::path& path, const std::vector<std::int
 TEST_CASE("evaluate: sums, bytes and routing by hand", "[analysis]") {
   const auto folder = std::filesystem::temp_directory_path() / ("graft-evaluate-" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
-  const std::vector<std::int32_t> tokens = some_tokens(1 + 8 * 5 + 3);  // five windows of 8 predicted tokens and one of 3
+  const std::vector<std::int32_t> tokens =
+      some_tokens(1 + 8 * 5 + 3);  // five windows of 8 predicted tokens and one of 3
   context<cpu> context;
   model_type model(context, shape);
   model.initialize(3);
@@ -60,7 +71,8 @@ TEST_CASE("evaluate: sums, bytes and routing by hand", "[analysis]") {
   for (std::size_t begin = 0; begin + 1 < tokens.size(); begin += 8) {
     const std::size_t length = std::min<std::size_t>(8, tokens.size() - 1 - begin);
     std::vector<double> logits(length * 288);
-    model.logits(matrix_view<double>(logits.data(), length, 288), matrix_view<const std::int32_t>(tokens.data() + begin, 1, length));
+    model.logits(matrix_view<double>(logits.data(), length, 288),
+                 matrix_view<const std::int32_t>(tokens.data() + begin, 1, length));
     for (std::size_t i = 0; i < length; ++i) {
       const auto target = static_cast<std::size_t>(tokens[begin + i + 1]);
       double sum = 0;

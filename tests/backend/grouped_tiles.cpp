@@ -42,7 +42,9 @@ TEST_CASE("grouped tiles: every row lies in one tile of its own group") {
   const int height = GENERATE(1, 2, 64, 128);
   const index_t slack = GENERATE(0, 1, 300);
   const std::vector<std::vector<int>> cases = {
-      {0}, {1}, {127}, {128}, {129}, {0, 0, 0}, {0, 5, 0}, {64, 64, 64}, {128, 0, 0, 1}, {63, 65, 127, 129, 1, 0, 2}, {0, 0, 1000}};
+      {0},         {1},       {127},        {128},          {129},
+      {0, 0, 0},   {0, 5, 0}, {64, 64, 64}, {128, 0, 0, 1}, {63, 65, 127, 129, 1, 0, 2},
+      {0, 0, 1000}};
   for (const auto& lengths : cases) {
     const auto offsets = offsets_of(lengths);
     CHECK(covers_each_row_once(offsets, offsets.back() + slack, height));
@@ -58,7 +60,8 @@ TEST_CASE("grouped tiles: random lengths") {
     const auto offsets = offsets_of(lengths);
     const int height = static_cast<int>(1 + source.below(160, trial, 1000));
     INFO("trial " << trial << ", height " << height);
-    REQUIRE(covers_each_row_once(offsets, offsets.back() + static_cast<index_t>(source.below(500, trial, 1001)), height));
+    REQUIRE(
+        covers_each_row_once(offsets, offsets.back() + static_cast<index_t>(source.below(500, trial, 1001)), height));
   }
 }
 

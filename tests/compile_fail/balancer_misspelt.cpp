@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
-// expect: no static constexpr balancer_spec spec.*no static constexpr const char. name.*no loss.balance_statistics<M>. const returning M.*no d_mean_score.balance_statistics<M>, index_t. const returning M.*no d_log_sum_exp.M. const returning M
+// expect: no static constexpr balancer_spec spec.*no static constexpr const char. name.*no loss.balance_statistics<M>.
+// const returning M.*no d_mean_score.balance_statistics<M>, index_t. const returning M.*no d_log_sum_exp.M. const
+// returning M
 
 // Every member that is missing, here by a slip of the pen, has its sentence.
 

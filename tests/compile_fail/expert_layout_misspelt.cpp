@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
-// expect: no static constexpr expert_layout_spec spec.*no static constexpr const char. name.*no experts.const transformer_shape&. const returning index_t.*no hidden.const transformer_shape&. const returning index_t
+// expect: no static constexpr expert_layout_spec spec.*no static constexpr const char. name.*no experts.const
+// transformer_shape&. const returning index_t.*no hidden.const transformer_shape&. const returning index_t
 
 // Every member that is missing, here by a slip of the pen, has its sentence.
 

@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
-// expect: graft::moe_policies: the balancer pushes on logits and the router has none. Use no_balancer or a router with logits.
+// expect: graft::moe_policies: the balancer pushes on logits and the router has none. Use no_balancer or a router with
+// logits.
 
 #include <graft/layers/moe.hpp>
 #include <graft/policies/balancer/switch_loss.hpp>

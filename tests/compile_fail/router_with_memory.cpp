@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
-// expect: graft::check_router: the router is not trivially copyable. Keep plain numbers in it, it travels to the device.
+// expect: graft::check_router: the router is not trivially copyable. Keep plain numbers in it, it travels to the
+// device.
 
 #include <vector>
 

@@ -49,7 +49,8 @@ void check_scan(Ctx& ctx) {
       counts[i] = static_cast<std::int32_t>(source.below(7, static_cast<std::uint64_t>(n), i));
       want.push_back(want.back() + counts[i]);
     }
-    const resident<Ctx, std::int32_t> in(ctx, one_row(counts)), out(ctx, one_row(std::vector<std::int32_t>(counts.size() + 1, -5)));
+    const resident<Ctx, std::int32_t> in(ctx, one_row(counts)),
+        out(ctx, one_row(std::vector<std::int32_t>(counts.size() + 1, -5)));
     exclusive_scan(ctx, out.vector(), in.vector());
     CHECK(out.get().values == want);
     auto padded = counts;
@@ -71,7 +72,8 @@ void check_counting_sort(Ctx& ctx) {
       for (std::size_t i = 0; i < keys.size(); ++i) {
         // A third is left out; the rest keeps to half of the bins, so that some are empty.
         const auto kept = source.below(3, static_cast<std::uint64_t>(n + bins), 2 * i) != 0;
-        const auto bin = source.below(static_cast<std::uint64_t>(bins + 1) / 2, static_cast<std::uint64_t>(n + bins), 2 * i + 1);
+        const auto bin =
+            source.below(static_cast<std::uint64_t>(bins + 1) / 2, static_cast<std::uint64_t>(n + bins), 2 * i + 1);
         keys[i] = kept ? static_cast<std::int32_t>(bins - 1 - static_cast<index_t>(bin)) : -1;
         if (kept) members[static_cast<std::size_t>(keys[i])].push_back(static_cast<std::int32_t>(i));
       }
@@ -82,7 +84,8 @@ void check_counting_sort(Ctx& ctx) {
       }
       want_order.resize(keys.size(), -1);
       const resident<Ctx, std::int32_t> in(ctx, one_row(keys));
-      const resident<Ctx, std::int32_t> offsets(ctx, one_row(std::vector<std::int32_t>(static_cast<std::size_t>(bins + 1), -7)));
+      const resident<Ctx, std::int32_t> offsets(
+          ctx, one_row(std::vector<std::int32_t>(static_cast<std::size_t>(bins + 1), -7)));
       const resident<Ctx, std::int32_t> order(ctx, one_row(std::vector<std::int32_t>(keys.size(), -7)));
       counting_sort(ctx, in.vector(), bins, offsets.vector(), order.vector());
       CHECK(offsets.get().values == want_offsets);

@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Routing, the mixture layer, whole models and training on any context, against the CPU in fp64 and against themselves. Bodies
-// as in op_laws.hpp. Experts are chosen by logits that differ by far more than rounding, so every run chooses the same ones;
-// in whole bf16 models a token goes to all experts instead, since there the logits are off by more than their distances.
+// Routing, the mixture layer, whole models and training on any context, against the CPU in fp64 and against themselves.
+// Bodies as in op_laws.hpp. Experts are chosen by logits that differ by far more than rounding, so every run chooses
+// the same ones; in whole bf16 models a token goes to all experts instead, since there the logits are off by more than
+// their distances.
 
 #include <cstring>
 #include <string>
@@ -42,7 +43,8 @@ using both_losses = all<switch_loss, z_loss>;
 template <int K>
 using mixture_with = mixture<top_k<K>, both_losses, routed>;
 
-// ---- layers -------------------------------------------------------------------------------------------------------------
+// ---- layers
+// -------------------------------------------------------------------------------------------------------------
 
 struct routing_body {
   index_t tokens, experts, groups;
@@ -53,7 +55,8 @@ struct routing_body {
     constexpr int slots = 2;
     workspace_scope scope(s.ctx);
     const both_losses balancer;
-    const auto logits = s.master(tokens, experts, 1), weights = s.master(tokens, slots, 2), d_weights = s.master(tokens, slots, 3), loss = s.master(1, 1, 4);
+    const auto logits = s.master(tokens, experts, 1), weights = s.master(tokens, slots, 2),
+               d_weights = s.master(tokens, slots, 3), loss = s.master(1, 1, 4);
     const auto selected = s.integers(std::vector<std::int32_t>(static_cast<std::size_t>(tokens * slots), -7));
     const auto d_logits = s.stored(tokens, experts, 5);
     const view<std::int32_t, 2, space> slot_view(selected.vector().data, tokens, slots);
@@ -98,7 +101,8 @@ struct moe_body {
     values(0, (experts - 1) * shape.width) = T(-64.0f);  // the router's weight of the last expert for column 0
     const resident<ctx_type, T> weights(s.ctx, values), x(s.ctx, input);
     const auto gradients = s.master(1, layout.size, 3, 0.1);
-    const auto out = s.stored(tokens, shape.width, 4), d_x = s.stored(tokens, shape.width, 5), d_out = s.stored(tokens, shape.width, 6);
+    const auto out = s.stored(tokens, shape.width, 4), d_x = s.stored(tokens, shape.width, 5),
+               d_out = s.stored(tokens, shape.width, 6);
 
     workspace_scope scope(s.ctx);
     const auto weight_views = bind_parameters<moe_parameters<typename C::weight>>(specs, weights.vector());
@@ -108,8 +112,11 @@ struct moe_body {
     const auto chosen = wide(s.ctx, saved.selected), counts = wide(s.ctx, saved.statistics.counts);
     moe_backward<C>(s.ctx, policies, weight_views, gradient_views, saved, x_view, d_x.matrix(), d_out_view, 1.0);
     const double n = 16 * static_cast<double>(shape.width + 2 * shape.hidden + tokens);
-    return {{"selected", chosen, false}, {"counts", counts, false}, {"out", wide(out), true, n, 16},
-            {"d_x", wide(d_x), true, n, 16}, {"gradients", wide(gradients), false, n, 16}};
+    return {{"selected", chosen, false},
+            {"counts", counts, false},
+            {"out", wide(out), true, n, 16},
+            {"d_x", wide(d_x), true, n, 16},
+            {"gradients", wide(gradients), false, n, 16}};
   }
 };
 
@@ -121,11 +128,21 @@ void check_layers(Ctx& ctx, Exact& exact) {
   check_body<S>(ctx, exact, "moe with few tokens", moe_body{2, 9});
 }
 
-// ---- models -------------------------------------------------------------------------------------------------------------
+// ---- models
+// -------------------------------------------------------------------------------------------------------------
 
 inline transformer_shape test_shape(index_t experts) {
-  return {.vocabulary = 61, .width = 64, .blocks = 2, .heads = 4, .kv_heads = 2, .head_dim = 16, .hidden = 96, .positions = 32,
-          .tied = experts == 0, .qk_norm = true, .experts = experts};
+  return {.vocabulary = 61,
+          .width = 64,
+          .blocks = 2,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 16,
+          .hidden = 96,
+          .positions = 32,
+          .tied = experts == 0,
+          .qk_norm = true,
+          .experts = experts};
 }
 
 // The token after t is 3 t + 1 modulo the vocabulary; one target in seven is missing. A function of the step alone.
@@ -134,16 +151,16 @@ struct next_token_source {
   void fill(index_t step, matrix_view<std::int32_t> inputs, matrix_view<std::int32_t> targets) const {
     const random_source draw{9, random_stream::data};
     for (index_t i = 0; i < inputs.size(); ++i) {
-      const auto token = static_cast<index_t>(
-          draw.below(static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(i)));
+      const auto token = static_cast<index_t>(draw.below(
+          static_cast<std::uint64_t>(vocabulary), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(i)));
       inputs.data[i] = static_cast<std::int32_t>(token);
       targets.data[i] = i % 7 == 3 ? -1 : static_cast<std::int32_t>((3 * token + 1) % vocabulary);
     }
   }
 };
 
-// The loss and all gradients of one batch, and the losses of tokens by the pass that keeps nothing. Gradients are compared by
-// the largest of their tensor.
+// The loss and all gradients of one batch, and the losses of tokens by the pass that keeps nothing. Gradients are
+// compared by the largest of their tensor.
 template <class Mixture>
 struct model_body {
   index_t experts;
@@ -158,20 +175,24 @@ struct model_body {
     // Weights that S can hold, large enough that every part of the model matters.
     auto values = s.stored(1, model.layout().size, 1, 0.15).get();
     for (const tensor_entry& entry : model.layout().tensors)
-      for (index_t i = 0; entry.columns == 0 && i < entry.size(); ++i) values(0, entry.offset + i) = T(1.0f + 0.125f * static_cast<float>(i % 5));
+      for (index_t i = 0; entry.columns == 0 && i < entry.size(); ++i)
+        values(0, entry.offset + i) = T(1.0f + 0.125f * static_cast<float>(i % 5));
     const auto master = Stage::template as<M>(values);
     copy_from_host(s.ctx, model.parameters().master(), master.values.data());
     model.parameters().refresh(s.ctx);
     model.parameters().set_trainable({});
 
     std::vector<std::int32_t> inputs(tokens), targets(tokens);
-    next_token_source{}.fill(0, matrix_view<std::int32_t>(inputs.data(), sequences, positions), matrix_view<std::int32_t>(targets.data(), sequences, positions));
+    next_token_source{}.fill(0, matrix_view<std::int32_t>(inputs.data(), sequences, positions),
+                             matrix_view<std::int32_t>(targets.data(), sequences, positions));
     const auto input = s.integers(inputs), target = s.integers(targets);
-    const view<const std::int32_t, 2, space> input_view(input.vector().data, sequences, positions), target_view(target.vector().data, sequences, positions);
+    const view<const std::int32_t, 2, space> input_view(input.vector().data, sequences, positions),
+        target_view(target.vector().data, sequences, positions);
     const auto losses = s.master(1, tokens, 2);
     model.token_losses(losses.vector(), input_view, target_view);
     model.clear_metrics();
-    model.forward_backward(input_view, target_view, {.token_scale = 1.0 / 64, .auxiliary_scale = 4, .balance_groups = 2});
+    model.forward_backward(input_view, target_view,
+                           {.token_scale = 1.0 / 64, .auxiliary_scale = 4, .balance_groups = 2});
     const pass_metrics metrics = model.metrics();
 
     // Roundings to S one after another: 8 in a block's forward pass, as many backward, of 2 blocks.
@@ -197,10 +218,17 @@ void check_models(Ctx& ctx, Exact& exact) {
   check_body<S>(ctx, exact, "mixture", model_body<mixture_with<2>>{same_choice ? 5 : 2});
 }
 
-// ---- training -----------------------------------------------------------------------------------------------------------
+// ---- training
+// -----------------------------------------------------------------------------------------------------------
 
 inline training_options few_steps() {
-  return {.steps = 5, .sequences = 8, .positions = 32, .micro_sequences = 4, .balance_groups = 2, .learning_rate = 0.01, .warmup_steps = 2};
+  return {.steps = 5,
+          .sequences = 8,
+          .positions = 32,
+          .micro_sequences = 4,
+          .balance_groups = 2,
+          .learning_rate = 0.01,
+          .warmup_steps = 2};
 }
 
 // A model in training, and what it has learned.
@@ -222,8 +250,9 @@ struct training {
   }
   std::vector<tensor<typename P::master>> state() const {
     std::vector<tensor<typename P::master>> all;
-    for (const auto& arena : {model.parameters().master(), const_cast<trainer<model_type>&>(run).optimizer().first_moment(),
-                              const_cast<trainer<model_type>&>(run).optimizer().second_moment()}) {
+    for (const auto& arena :
+         {model.parameters().master(), const_cast<trainer<model_type>&>(run).optimizer().first_moment(),
+          const_cast<trainer<model_type>&>(run).optimizer().second_moment()}) {
       all.emplace_back(1, arena.extent(0));
       copy_to_host(ctx, all.back().values.data(), arena);
     }
@@ -238,8 +267,8 @@ bool same_state(const State& a, const State& b) {
   return same;
 }
 
-// Losses of five steps against the CPU in fp64; the same bits twice; no memory asked for after the first step; the narrow copy is the
-// rounded master; what is frozen stays bit for bit.
+// Losses of five steps against the CPU in fp64; the same bits twice; no memory asked for after the first step; the
+// narrow copy is the rounded master; what is frozen stays bit for bit.
 template <class Mixture, class P, class Ctx, class Exact>
 void check_training(Ctx& ctx, Exact& exact, index_t experts) {
   INFO(P::name << ", experts " << experts);
@@ -253,9 +282,10 @@ void check_training(Ctx& ctx, Exact& exact, index_t experts) {
   CHECK(ctx.workspace().live_bytes() == 0);
   CHECK(!same_state(first.state(), before));
 
-  // Each step's loss errs by the roundings of one pass, as in check_models, and by those of the updates before it: AdamW moves a weight by
-  // about the learning rate whatever its gradient's size, so a small gradient's rounding counts fully. A percent of the loss is far
-  // below what a wrong update costs (the loss falls by more than a tenth) and above what was seen on the CPU.
+  // Each step's loss errs by the roundings of one pass, as in check_models, and by those of the updates before it:
+  // AdamW moves a weight by about the learning rate whatever its gradient's size, so a small gradient's rounding counts
+  // fully. A percent of the loss is far below what a wrong update costs (the loss falls by more than a tenth) and above
+  // what was seen on the CPU.
   const auto want = reference.steps(few_steps().steps);
   const double tolerance = std::is_same_v<P, fp32> ? 0.002 : 0.02;
   CHECK(want.back() < 0.9 * want.front());
@@ -283,7 +313,8 @@ void check_training(Ctx& ctx, Exact& exact, index_t experts) {
   const auto after = frozen.state();
   for (const tensor_entry& entry : frozen.model.layout().tensors) {
     const auto bytes = static_cast<std::size_t>(entry.size()) * sizeof(typename P::master);
-    const bool same = std::memcmp(&after[0].values[static_cast<std::size_t>(entry.offset)], &before[0].values[static_cast<std::size_t>(entry.offset)], bytes) == 0;
+    const bool same = std::memcmp(&after[0].values[static_cast<std::size_t>(entry.offset)],
+                                  &before[0].values[static_cast<std::size_t>(entry.offset)], bytes) == 0;
     INFO(entry.name);
     CHECK(same == (entry.kind == role::ffn));
   }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Whole models and training on CUDA: losses and gradients against the CPU in fp64, the same bits twice, and a training step
-// that neither waits for the device nor asks for memory.
+// Whole models and training on CUDA: losses and gradients against the CPU in fp64, the same bits twice, and a training
+// step that neither waits for the device nor asks for memory.
 
 #include <graft/backend/cpu/cpu.hpp>
 #include <graft/backend/cuda/cuda.cuh>
@@ -49,7 +49,8 @@ TEST_CASE("cuda training: a captured step gives the same bits as an eager one") 
     copy_from_host(ctx, target.vector(), targets.data());
   };
   const auto one_step = [&](step_training& t, index_t step) {
-    const view<const std::int32_t, 2, device_space> x(input.vector().data, options.sequences, options.positions), y(target.vector().data, options.sequences, options.positions);
+    const view<const std::int32_t, 2, device_space> x(input.vector().data, options.sequences, options.positions),
+        y(target.vector().data, options.sequences, options.positions);
     t.model.clear_metrics();
     t.model.forward_backward(x, y, {.token_scale = 1.0 / 256, .auxiliary_scale = 1, .balance_groups = 2});
     auto& parameters = t.model.parameters();

@@ -2,15 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Every op on any context and element type against the same op on the CPU in fp64. A body makes its inputs, runs one op and
-// gives back everything that the op wrote. Inputs are rounded to S, the type under test, whatever type T the body runs in, so
-// both runs see the same numbers; what a backward pass reads from the forward pass is an input like any other.
+// Every op on any context and element type against the same op on the CPU in fp64. A body makes its inputs, runs one op
+// and gives back everything that the op wrote. Inputs are rounded to S, the type under test, whatever type T the body
+// runs in, so both runs see the same numbers; what a backward pass reads from the forward pass is an input like any
+// other.
 //
 // Tolerance of an element: its result is rounded to S (or to S's accumulator M), and before that to M in each of
-// `operations` steps and to S in each of `roundings` steps (what an op stores on its way), each time at most by the unit
-// roundoff times the size of the terms. The size is taken as the largest result of the tensor, which for these inputs,
-// centred and of one scale, is not far below the sum of the terms' absolute values; operations and roundings have a factor
-// of 4 for that.
+// `operations` steps and to S in each of `roundings` steps (what an op stores on its way), each time at most by the
+// unit roundoff times the size of the terms. The size is taken as the largest result of the tensor, which for these
+// inputs, centred and of one scale, is not far below the sum of the terms' absolute values; operations and roundings
+// have a factor of 4 for that.
 
 #include <algorithm>
 #include <cstdint>
@@ -38,10 +39,10 @@ namespace graft::test {
 struct result {
   std::string name;
   tensor<double> values;
-  bool stored;             // in S, else in M or as integers
-  double operations = 0;   // roundings to M on the way
-  double roundings = 0;    // roundings to S on the way
-  double size = 0;         // of the terms; 0: the largest element
+  bool stored;            // in S, else in M or as integers
+  double operations = 0;  // roundings to M on the way
+  double roundings = 0;   // roundings to S on the way
+  double size = 0;        // of the terms; 0: the largest element
 };
 using results = std::vector<result>;
 
@@ -55,9 +56,10 @@ std::string disagreement(const results& got, const results& want) {
     double size = w.size;
     for (const double v : w.values.values) size = w.size > 0 ? size : std::max(size, std::abs(v));
     const double last = w.stored ? unit_roundoff<S> : unit_roundoff<M>;
-    const double before = (w.operations * unit_roundoff<M> + w.roundings * unit_roundoff<S>) * size;
-    const std::string message =
-        mismatch(got[i].values, w.values, [&](index_t r, index_t c) { return 1.0001 * last * std::abs(w.values.at(r, c)) + before + 0x1p-120; });
+    const double before = (w.operations * unit_roundoff<M> + w.roundings * unit_roundoff<S>)*size;
+    const std::string message = mismatch(got[i].values, w.values, [&](index_t r, index_t c) {
+      return 1.0001 * last * std::abs(w.values.at(r, c)) + before + 0x1p-120;
+    });
     if (!message.empty()) return w.name + " " + message;
   }
   return {};
@@ -85,7 +87,9 @@ struct stage {
     for (auto& v : values.values) v += static_cast<accumulator_t<S>>(mean);
     return resident<Ctx, M>(ctx, as<M>(values));
   }
-  resident<Ctx, std::int32_t> integers(const std::vector<std::int32_t>& values) const { return resident<Ctx, std::int32_t>(ctx, one_row(values)); }
+  resident<Ctx, std::int32_t> integers(const std::vector<std::int32_t>& values) const {
+    return resident<Ctx, std::int32_t>(ctx, one_row(values));
+  }
 
   template <class U, class V>
   static tensor<U> as(const tensor<V>& x) {
@@ -125,7 +129,8 @@ inline std::vector<std::int32_t> random_integers(index_t n, std::int32_t low, st
   return values;
 }
 
-// ---- bodies: operator()(stage) -> results -------------------------------------------------------------------------------
+// ---- bodies: operator()(stage) -> results
+// -------------------------------------------------------------------------------
 
 struct embedding_body {
   index_t rows, width, vocabulary;
@@ -148,16 +153,22 @@ struct rms_norm_body {
     using T = typename Stage::storage;
     using space = typename Stage::space;
     const auto x = s.stored(rows, width, 1), delta = s.stored(rows, width, 2), weight = s.stored(1, width, 3);
-    const auto stream = s.stored(rows, width, 8), out = s.stored(rows, width, 9), d_stream = s.stored(rows, width, 6), d_out = s.stored(rows, width, 5);
-    const auto inverse = s.master(1, rows, 9), d_weight = s.master(1, width, 4), given_inverse = s.master(1, rows, 7, 0.1, 0.8);
+    const auto stream = s.stored(rows, width, 8), out = s.stored(rows, width, 9), d_stream = s.stored(rows, width, 6),
+               d_out = s.stored(rows, width, 5);
+    const auto inverse = s.master(1, rows, 9), d_weight = s.master(1, width, 4),
+               given_inverse = s.master(1, rows, 7, 0.1, 0.8);
     add_rms_norm_forward(s.ctx, stream.matrix(), out.matrix(), inverse.vector(), x.matrix(),
-                         add ? view<const T, 2, space>(delta.matrix()) : view<const T, 2, space>{}, weight.vector(), 1e-5);
+                         add ? view<const T, 2, space>(delta.matrix()) : view<const T, 2, space>{}, weight.vector(),
+                         1e-5);
     // The product reads the sum as it is stored.
     const double n = 4 * static_cast<double>(width + 4);
-    rms_norm_backward(s.ctx, d_stream.matrix(), d_weight.vector(), d_out.matrix(), x.matrix(), given_inverse.vector(), weight.vector(),
-                      add ? accumulate::yes : accumulate::no);
-    return {{"residual", wide(stream), true, 1},      {"out", wide(out), true, n, 2},      {"inverse_rms", wide(inverse), false, n, 2},
-            {"d_residual", wide(d_stream), true, n}, {"d_weight", wide(d_weight), false, 4 * static_cast<double>(rows + 4)}};
+    rms_norm_backward(s.ctx, d_stream.matrix(), d_weight.vector(), d_out.matrix(), x.matrix(), given_inverse.vector(),
+                      weight.vector(), add ? accumulate::yes : accumulate::no);
+    return {{"residual", wide(stream), true, 1},
+            {"out", wide(out), true, n, 2},
+            {"inverse_rms", wide(inverse), false, n, 2},
+            {"d_residual", wide(d_stream), true, n},
+            {"d_weight", wide(d_weight), false, 4 * static_cast<double>(rows + 4)}};
   }
 };
 
@@ -171,10 +182,14 @@ struct head_norm_body {
     const auto inverse = s.master(rows, normed, 5), given_inverse = s.master(rows, normed, 6, 0.1, 0.8);
     const auto d_q = s.master(1, head_dim, 7), d_k = s.master(1, head_dim, 8);
     head_norm_forward(s.ctx, out.matrix(), inverse.matrix(), raw.matrix(), q.vector(), k.vector(), heads, 1e-5);
-    head_norm_backward(s.ctx, d_qkv.matrix(), d_q.vector(), d_k.vector(), raw.matrix(), given_inverse.matrix(), q.vector(), k.vector(), heads);
+    head_norm_backward(s.ctx, d_qkv.matrix(), d_q.vector(), d_k.vector(), raw.matrix(), given_inverse.matrix(),
+                       q.vector(), k.vector(), heads);
     const double n = 4 * static_cast<double>(head_dim + 4), m = 4 * static_cast<double>(rows * heads + 4);
-    return {{"out", wide(out), true, n}, {"inverse_rms", wide(inverse), false, n}, {"d_qkv", wide(d_qkv), true, n},
-            {"d_q", wide(d_q), false, m}, {"d_k", wide(d_k), false, m}};
+    return {{"out", wide(out), true, n},
+            {"inverse_rms", wide(inverse), false, n},
+            {"d_qkv", wide(d_qkv), true, n},
+            {"d_q", wide(d_q), false, m},
+            {"d_k", wide(d_k), false, m}};
   }
 };
 
@@ -182,7 +197,8 @@ struct rope_body {
   index_t rows, positions, heads, head_dim;
   template <class Stage>
   results operator()(const Stage& s) const {
-    const auto forward = s.stored(rows, (heads + 1) * head_dim, 1), backward = s.stored(rows, (heads + 1) * head_dim, 2);
+    const auto forward = s.stored(rows, (heads + 1) * head_dim, 1),
+               backward = s.stored(rows, (heads + 1) * head_dim, 2);
     const auto table = s.master(positions, head_dim, 3, 0.5);  // a pure function of its table, whatever stands in it
     rope_forward(s.ctx, forward.matrix(), table.matrix(), heads, positions);
     rope_backward(s.ctx, backward.matrix(), table.matrix(), heads, positions);
@@ -195,12 +211,15 @@ struct attention_body {
   template <class Stage>
   results operator()(const Stage& s) const {
     const index_t rows = shape.tokens(), out_width = shape.out_width();
-    const auto qkv = s.stored(rows, shape.qkv_width(), 1), out = s.stored(rows, out_width, 9), d_qkv = s.stored(rows, shape.qkv_width(), 8);
+    const auto qkv = s.stored(rows, shape.qkv_width(), 1), out = s.stored(rows, out_width, 9),
+               d_qkv = s.stored(rows, shape.qkv_width(), 8);
     const auto given_out = s.stored(rows, out_width, 2), d_out = s.stored(rows, out_width, 3);
     const auto lse = s.master(rows, shape.heads, 9), given_lse = s.master(rows, shape.heads, 4, 0.1, 3);
     attention_forward(s.ctx, out.matrix(), lse.matrix(), qkv.matrix(), shape);
-    attention_backward(s.ctx, d_qkv.matrix(), d_out.matrix(), given_out.matrix(), given_lse.matrix(), qkv.matrix(), shape);
-    const double n = 4 * static_cast<double>(shape.head_dim + shape.positions), m = 4 * static_cast<double>(2 * shape.head_dim + shape.group() * shape.positions);
+    attention_backward(s.ctx, d_qkv.matrix(), d_out.matrix(), given_out.matrix(), given_lse.matrix(), qkv.matrix(),
+                       shape);
+    const double n = 4 * static_cast<double>(shape.head_dim + shape.positions),
+                 m = 4 * static_cast<double>(2 * shape.head_dim + shape.group() * shape.positions);
     return {{"out", wide(out), true, n}, {"log_sum_exp", wide(lse), false, n}, {"d_qkv", wide(d_qkv), true, m}};
   }
 };
@@ -209,10 +228,12 @@ struct swiglu_body {
   index_t rows, hidden, used;
   template <class Stage>
   results operator()(const Stage& s) const {
-    const auto gate_up = s.stored(rows, 2 * hidden, 1), out = s.stored(rows, hidden, 9), d_out = s.stored(rows, hidden, 2);
+    const auto gate_up = s.stored(rows, 2 * hidden, 1), out = s.stored(rows, hidden, 9),
+               d_out = s.stored(rows, hidden, 2);
     const auto count = s.integers({static_cast<std::int32_t>(used)});
     swiglu_forward(s.ctx, out.matrix(), gate_up.matrix(), used < rows ? count.vector().data : nullptr);
-    swiglu_backward(s.ctx, gate_up.matrix(), d_out.matrix(), gate_up.matrix(), used < rows ? count.vector().data : nullptr);
+    swiglu_backward(s.ctx, gate_up.matrix(), d_out.matrix(), gate_up.matrix(),
+                    used < rows ? count.vector().data : nullptr);
     return {{"out", wide(out), true, 32}, {"d_gate_up", wide(gate_up), true, 32}};
   }
 };
@@ -224,10 +245,16 @@ struct cross_entropy_body {
     const auto x = s.stored(rows, width, 1), head = s.stored(vocabulary, width, 2, 0.3), d_x = s.stored(rows, width, 9);
     const auto targets = s.integers(random_integers(rows, -1, static_cast<std::int32_t>(vocabulary), 3));
     const auto only = s.master(1, rows, 8), losses = s.master(1, rows, 9), d_head = s.master(vocabulary, width, 4, 0.1);
-    linear_cross_entropy(s.ctx, only.vector(), view<const typename Stage::storage, 2, typename Stage::space>(x.matrix()), head.matrix(), targets.vector());
-    linear_cross_entropy_backward(s.ctx, losses.vector(), d_x.matrix(), d_head.matrix(), x.matrix(), head.matrix(), targets.vector(), 0.25);
+    linear_cross_entropy(s.ctx, only.vector(),
+                         view<const typename Stage::storage, 2, typename Stage::space>(x.matrix()), head.matrix(),
+                         targets.vector());
+    linear_cross_entropy_backward(s.ctx, losses.vector(), d_x.matrix(), d_head.matrix(), x.matrix(), head.matrix(),
+                                  targets.vector(), 0.25);
     const double n = 4 * static_cast<double>(width + vocabulary), m = n + 4 * static_cast<double>(rows);
-    return {{"losses alone", wide(only), false, n}, {"losses", wide(losses), false, n}, {"d_x", wide(d_x), true, n, 4}, {"d_head", wide(d_head), false, m, 4}};
+    return {{"losses alone", wide(only), false, n},
+            {"losses", wide(losses), false, n},
+            {"d_x", wide(d_x), true, n, 4},
+            {"d_head", wide(d_head), false, m, 4}};
   }
 };
 
@@ -241,17 +268,19 @@ struct permutation_body {
     using space = typename Stage::space;
     workspace_scope scope(s.ctx);
     auto chosen = random_integers(tokens * slots, -1, experts, 1);  // some slots are empty
-    for (auto& e : chosen) e = e == 1 ? 0 : e;                       // and expert 1 has no token
+    for (auto& e : chosen) e = e == 1 ? 0 : e;                      // and expert 1 has no token
     const auto experts_of_slots = s.integers(chosen);
     const auto plan = make_dispatch_plan(s.ctx, experts_of_slots.vector(), experts, slots);
-    const auto x = s.stored(tokens, width, 2), gathered = s.stored(tokens * slots, width, 3), rows = s.stored(tokens * slots, width, 4);
+    const auto x = s.stored(tokens, width, 2), gathered = s.stored(tokens * slots, width, 3),
+               rows = s.stored(tokens * slots, width, 4);
     const auto sum = s.stored(tokens, width, 5), added = s.stored(tokens, width, 6), d_out = s.stored(tokens, width, 7);
     const auto weights = s.master(tokens, slots, 8), d_weights = s.master(tokens, slots, 9);
     const auto used = weighted ? view<const M, 2, space>(weights.matrix()) : view<const M, 2, space>{};
     gather_tokens(s.ctx, gathered.matrix(), x.matrix(), plan);
     combine_rows(s.ctx, sum.matrix(), rows.matrix(), used, plan, accumulate::no);
     combine_rows(s.ctx, added.matrix(), rows.matrix(), used, plan, accumulate::yes);
-    combine_rows_backward(s.ctx, rows.matrix(), d_weights.matrix(), d_out.matrix(), rows.matrix(), weights.matrix(), plan);  // in place
+    combine_rows_backward(s.ctx, rows.matrix(), d_weights.matrix(), d_out.matrix(), rows.matrix(), weights.matrix(),
+                          plan);  // in place
     return {{"offsets", wide(s.ctx, plan.offsets), false},
             {"slot_of_row", wide(s.ctx, plan.slot_of_row), false},
             {"row_of_slot", wide(s.ctx, plan.row_of_slot), false},
@@ -275,7 +304,9 @@ struct reduction_body {
     sum_of_squares<ctx_type, M>(s.ctx, squares.vector(), x.vector());
     cast<ctx_type, typename Stage::storage>(s.ctx, narrow.vector(), x.vector());
     const auto n = static_cast<double>(count);
-    return {{"sum", wide(total), false, n, 0, n + 1}, {"squares", wide(squares), false, n, 0, 2 * n + 1}, {"cast", wide(narrow), true}};
+    return {{"sum", wide(total), false, n, 0, n + 1},
+            {"squares", wide(squares), false, n, 0, 2 * n + 1},
+            {"cast", wide(narrow), true}};
   }
 };
 

@@ -5,8 +5,9 @@
 // What every backend's products satisfy, written on the context: the dense and grouped forms against sums in double,
 // with free row strides, empty groups, rows that belong to nobody, and results that are added to.
 //
-// Tolerance: products of T are exact in the accumulator or rounded once, and each of the depth + 1 sums is off by at most 2 u of
-// the accumulator (tensor cores cut off where others round), so `operations` of reference.hpp's bound is 2 (depth + 2).
+// Tolerance: products of T are exact in the accumulator or rounded once, and each of the depth + 1 sums is off by at
+// most 2 u of the accumulator (tensor cores cut off where others round), so `operations` of reference.hpp's bound is 2
+// (depth + 2).
 
 #include <limits>
 #include <string>
@@ -29,7 +30,8 @@ struct product_case {
 // The rows [begin, end) of a sum over depth: what one product, or one group, must give.
 template <class T>
 void reference_product(form f, const tensor<T>& left, const tensor<T>& right, index_t right_row, tensor<double>& want,
-                       tensor<double>& magnitude, index_t row, index_t rows, index_t columns, index_t depth_begin, index_t depth) {
+                       tensor<double>& magnitude, index_t row, index_t rows, index_t columns, index_t depth_begin,
+                       index_t depth) {
   for (index_t i = 0; i < rows; ++i)
     for (index_t j = 0; j < columns; ++j)
       for (index_t k = 0; k < depth; ++k) {
@@ -42,8 +44,9 @@ void reference_product(form f, const tensor<T>& left, const tensor<T>& right, in
 
 // Compares the result with want in `columns` columns where `written` holds, and with `before`, bit by bit, elsewhere.
 template <class Out, class Written>
-std::string compare_product(const tensor<Out>& got, const tensor<Out>& before, const tensor<double>& want, const tensor<double>& magnitude,
-                            index_t columns, double operations, const Written& written) {
+std::string compare_product(const tensor<Out>& got, const tensor<Out>& before, const tensor<double>& want,
+                            const tensor<double>& magnitude, index_t columns, double operations,
+                            const Written& written) {
   tensor<Out> touched(got.rows, columns);
   tensor<double> expected(got.rows, columns);
   for (index_t r = 0; r < got.rows; ++r)
@@ -56,7 +59,8 @@ std::string compare_product(const tensor<Out>& got, const tensor<Out>& before, c
         return "element (" + std::to_string(r) + ", " + std::to_string(c) + ") was touched";
       }
     }
-  return mismatch(touched, expected, [&](index_t r, index_t c) { return bound<Out>(expected.at(r, c), operations, magnitude.at(r, c)); });
+  return mismatch(touched, expected,
+                  [&](index_t r, index_t c) { return bound<Out>(expected.at(r, c), operations, magnitude.at(r, c)); });
 }
 
 template <class Out>
@@ -71,8 +75,8 @@ void start_sums(const tensor<Out>& before, accumulate mode, tensor<double>& want
 
 template <class T, class Out, class Ctx>
 void check_dense_product(Ctx& ctx, form f, const product_case& c, accumulate mode) {
-  INFO("form " << static_cast<int>(f) << ", rows " << c.rows << ", columns " << c.columns << ", depth " << c.depth << ", padding "
-               << c.padding << ", add " << (mode == accumulate::yes));
+  INFO("form " << static_cast<int>(f) << ", rows " << c.rows << ", columns " << c.columns << ", depth " << c.depth
+               << ", padding " << c.padding << ", add " << (mode == accumulate::yes));
   const bool tn = f == form::tn, nt = f == form::nt;
   const auto left = tensor<T>::random(tn ? c.depth : c.rows, (tn ? c.rows : c.depth) + c.padding, 1);
   const auto right = tensor<T>::random(nt ? c.columns : c.depth, (nt ? c.depth : c.columns) + c.padding, 2);
@@ -93,16 +97,19 @@ void check_dense_product(Ctx& ctx, form f, const product_case& c, accumulate mod
     return result.get();
   };
   const auto got = run();
-  CHECK(compare_product(got, before, want, magnitude, c.columns, 2.0 * static_cast<double>(c.depth + 2), [](index_t) { return true; }) == "");
+  CHECK(compare_product(got, before, want, magnitude, c.columns, 2.0 * static_cast<double>(c.depth + 2),
+                        [](index_t) { return true; }) == "");
   CHECK(same_bits(got, run()));
 }
 
-// Groups of the given lengths, then `slack` rows that belong to nobody and hold NaN. For nt and nn, c.rows is ignored, and for tn
-// c.depth; the lengths say how many there are.
+// Groups of the given lengths, then `slack` rows that belong to nobody and hold NaN. For nt and nn, c.rows is ignored,
+// and for tn c.depth; the lengths say how many there are.
 template <class T, class Out, class Ctx>
-void check_grouped_product(Ctx& ctx, form f, const std::vector<std::int32_t>& lengths, index_t slack, const product_case& c, accumulate mode) {
-  INFO("form " << static_cast<int>(f) << ", groups " << lengths.size() << ", rows " << c.rows << ", columns " << c.columns << ", depth "
-               << c.depth << ", padding " << c.padding << ", slack " << slack << ", add " << (mode == accumulate::yes));
+void check_grouped_product(Ctx& ctx, form f, const std::vector<std::int32_t>& lengths, index_t slack,
+                           const product_case& c, accumulate mode) {
+  INFO("form " << static_cast<int>(f) << ", groups " << lengths.size() << ", rows " << c.rows << ", columns "
+               << c.columns << ", depth " << c.depth << ", padding " << c.padding << ", slack " << slack << ", add "
+               << (mode == accumulate::yes));
   const bool tn = f == form::tn, nt = f == form::nt;
   const auto groups = static_cast<index_t>(lengths.size());
   std::vector<std::int32_t> offsets{0};
@@ -150,7 +157,8 @@ void check_grouped_product(Ctx& ctx, form f, const std::vector<std::int32_t>& le
     };
     const auto x = a.matrix().columns(0, tn ? c.rows : c.depth);
     if (tn) {
-      grouped_gemm_tn(ctx, stack(result.matrix(), groups, c.rows, c.columns), x, b.matrix().columns(0, c.columns), where.vector(), mode);
+      grouped_gemm_tn(ctx, stack(result.matrix(), groups, c.rows, c.columns), x, b.matrix().columns(0, c.columns),
+                      where.vector(), mode);
     } else {
       const auto y = result.matrix().columns(0, c.columns);
       const auto w = stack(b.matrix(), groups, right_rows, nt ? c.depth : c.columns);
@@ -164,16 +172,17 @@ void check_grouped_product(Ctx& ctx, form f, const std::vector<std::int32_t>& le
     return lengths[static_cast<std::size_t>(row / c.rows)] > 0 || mode == accumulate::no;
   };
   const auto got = run();
-  CHECK(compare_product(got, before, want, magnitude, c.columns, 2.0 * static_cast<double>(longest + 2), written) == "");
+  CHECK(compare_product(got, before, want, magnitude, c.columns, 2.0 * static_cast<double>(longest + 2), written) ==
+        "");
   CHECK(same_bits(got, run()));
 }
 
 // The whole suite for operands T and results Out.
 template <class T, class Out, class Ctx>
 void check_dense_products(Ctx& ctx) {
-  const std::vector<product_case> cases = {{1, 1, 1},       {1, 96, 64},      {5, 3, 7},         {64, 64, 64},      {128, 128, 32},
-                                           {129, 67, 130},  {33, 200, 1},     {96, 80, 48, 8},   {65, 31, 100, 3},  {200, 264, 520},
-                                           {0, 8, 8},       {8, 0, 8},        {16, 24, 0},       {16, 24, 0, 8}};
+  const std::vector<product_case> cases = {
+      {1, 1, 1},       {1, 96, 64},      {5, 3, 7},       {64, 64, 64}, {128, 128, 32}, {129, 67, 130}, {33, 200, 1},
+      {96, 80, 48, 8}, {65, 31, 100, 3}, {200, 264, 520}, {0, 8, 8},    {8, 0, 8},      {16, 24, 0},    {16, 24, 0, 8}};
   for (const form f : {form::nt, form::nn, form::tn})
     for (const product_case& c : cases)
       for (const accumulate mode : {accumulate::no, accumulate::yes}) check_dense_product<T, Out>(ctx, f, c, mode);
@@ -184,8 +193,8 @@ void check_grouped_products(Ctx& ctx) {
     std::vector<std::int32_t> lengths;
     index_t slack;
   };
-  const std::vector<grouping> groupings = {{{7}, 0},        {{0}, 5},          {{0, 0, 0}, 130},           {{128, 64, 192}, 0},
-                                           {{0, 5, 0, 130, 64, 1, 0}, 70},     {{3, 0, 0, 257}, 1}};
+  const std::vector<grouping> groupings = {
+      {{7}, 0}, {{0}, 5}, {{0, 0, 0}, 130}, {{128, 64, 192}, 0}, {{0, 5, 0, 130, 64, 1, 0}, 70}, {{3, 0, 0, 257}, 1}};
   const std::vector<product_case> cases = {{64, 64, 64}, {40, 136, 72, 8}, {3, 5, 7}, {130, 129, 67}, {20, 70, 33, 3}};
   for (const form f : {form::nt, form::nn, form::tn})
     for (const grouping& g : groupings)

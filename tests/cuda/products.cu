@@ -41,7 +41,8 @@ TEST_CASE("cuda grouped gemm: bf16") {
 
 TEST_CASE("cuda gemm: one plan a shape, and shapes that do not fit are refused") {
   context<cuda> ctx;
-  const resident<context<cuda>, float> a(ctx, tensor<float>(8, 8, 1)), b(ctx, tensor<float>(8, 8, 1)), c(ctx, tensor<float>(8, 8));
+  const resident<context<cuda>, float> a(ctx, tensor<float>(8, 8, 1)), b(ctx, tensor<float>(8, 8, 1)),
+      c(ctx, tensor<float>(8, 8));
   for (int i = 0; i < 3; ++i) gemm_nt(ctx, c.matrix(), a.matrix(), b.matrix());
   CHECK(ctx.products().plan_count() == 1);
   CHECK(c.get().at(7, 7) == 8);

@@ -19,7 +19,8 @@ class resident {
  public:
   using space = typename Ctx::space;
 
-  resident(Ctx& ctx, const tensor<T>& source) : ctx_(&ctx), memory_(source.rows * source.columns), rows_(source.rows), columns_(source.columns) {
+  resident(Ctx& ctx, const tensor<T>& source)
+      : ctx_(&ctx), memory_(source.rows * source.columns), rows_(source.rows), columns_(source.columns) {
     copy_from_host(ctx, memory_.view(), source.values.data());
   }
   matrix_view<T, space> matrix() const { return memory_.view(rows_, columns_); }

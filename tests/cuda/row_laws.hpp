@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What every backend's row launcher and groups satisfy, written on the context: one algorithm that uses all of a group's
-// words, over widths around every border (lanes, warp, block) and more rows than a grid has groups.
+// What every backend's row launcher and groups satisfy, written on the context: one algorithm that uses all of a
+// group's words, over widths around every border (lanes, warp, block) and more rows than a grid has groups.
 
 #include <cstdint>
 #include <limits>
@@ -20,7 +20,16 @@
 namespace graft::test {
 
 // What the probe leaves for a row.
-enum probe_column { probe_sum, probe_max, probe_argmax, probe_argmax_value, probe_count, probe_single, probe_neighbours, probe_columns };
+enum probe_column {
+  probe_sum,
+  probe_max,
+  probe_argmax,
+  probe_argmax_value,
+  probe_count,
+  probe_single,
+  probe_neighbours,
+  probe_columns
+};
 
 // Writes x twice over (doubled), reads back a neighbour's element after a sync, and reduces in every way.
 template <class Space>
@@ -96,14 +105,15 @@ void check_rows(Ctx& ctx, index_t rows, index_t width) {
     const double allowed = bound<float>(sum, static_cast<double>(width), size);
     const bool sum_fits = got.at(r, probe_sum) == sum || std::abs(got.at(r, probe_sum) - sum) <= allowed;
     const bool fits = same && sum_fits && got.at(r, probe_max) == top && got.at(r, probe_argmax) == best &&
-                      got.at(r, probe_argmax_value) == top && got.at(r, probe_count) == count && got.at(r, probe_single) == 1 &&
-                      got.at(r, probe_neighbours) == 2 * top;
+                      got.at(r, probe_argmax_value) == top && got.at(r, probe_count) == count &&
+                      got.at(r, probe_single) == 1 && got.at(r, probe_neighbours) == 2 * top;
     if (!fits) {
       std::ostringstream message;
-      message << "row " << r << (same ? "" : ", for_each missed an element") << ": sum " << got.at(r, probe_sum) << " want " << sum
-              << " within " << allowed << ", max " << got.at(r, probe_max) << " want " << top << ", argmax " << got.at(r, probe_argmax)
-              << " want " << best << ", count " << got.at(r, probe_count) << " want " << count << ", single "
-              << got.at(r, probe_single) << ", neighbours " << got.at(r, probe_neighbours) << " want " << 2 * top;
+      message << "row " << r << (same ? "" : ", for_each missed an element") << ": sum " << got.at(r, probe_sum)
+              << " want " << sum << " within " << allowed << ", max " << got.at(r, probe_max) << " want " << top
+              << ", argmax " << got.at(r, probe_argmax) << " want " << best << ", count " << got.at(r, probe_count)
+              << " want " << count << ", single " << got.at(r, probe_single) << ", neighbours "
+              << got.at(r, probe_neighbours) << " want " << 2 * top;
       wrong = message.str();
     }
   }
@@ -128,7 +138,8 @@ void check_elements(Ctx& ctx, index_t count) {
   launch_elements(ctx, count, add_index<typename Ctx::space>{y.vector()});
   const auto got = y.get();
   bool right = got.values.back() == 7;
-  for (index_t i = 0; i < count; ++i) right = right && got.values[static_cast<std::size_t>(i)] == 8 + static_cast<std::int32_t>(i);
+  for (index_t i = 0; i < count; ++i)
+    right = right && got.values[static_cast<std::size_t>(i)] == 8 + static_cast<std::int32_t>(i);
   CHECK(right);
 }
 

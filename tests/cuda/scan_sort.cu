@@ -39,7 +39,8 @@ TEST_CASE("cuda: a captured step gives the same bits as an eager one, for other 
   ctx_type ctx;
   const resident<ctx_type, float> w(ctx, tensor<float>::random(experts * hidden, width, 1));
   const resident<ctx_type, float> x(ctx, tensor<float>(tokens, width)), sorted(ctx, tensor<float>(tokens, width));
-  const resident<ctx_type, float> y(ctx, tensor<float>(tokens, hidden)), dw(ctx, tensor<float>(experts * hidden, width));
+  const resident<ctx_type, float> y(ctx, tensor<float>(tokens, hidden)),
+      dw(ctx, tensor<float>(experts * hidden, width));
   const resident<ctx_type, float> dense(ctx, tensor<float>(tokens, tokens));
   const resident<ctx_type, std::int32_t> keys(ctx, one_row(std::vector<std::int32_t>(tokens, 0)));
   const resident<ctx_type, std::int32_t> order(ctx, one_row(std::vector<std::int32_t>(tokens, 0)));
@@ -58,7 +59,8 @@ TEST_CASE("cuda: a captured step gives the same bits as an eager one, for other 
   const auto load = [&](std::uint64_t seed) {
     const random_source source{seed, random_stream::data};
     std::vector<std::int32_t> chosen(tokens);
-    for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i] = static_cast<std::int32_t>(source.below(experts, 9, i)) - 1;
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      chosen[i] = static_cast<std::int32_t>(source.below(experts, 9, i)) - 1;
     copy_from_host(ctx, keys.vector(), chosen.data());  // the last expert has no token
     copy_from_host(ctx, x.matrix(), tensor<float>::random(tokens, width, seed).values.data());
   };

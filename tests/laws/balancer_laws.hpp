@@ -111,21 +111,23 @@ void balancer_derivative_laws(const B& balancer, index_t experts) {
 template <class B>
 void balancer_load_laws(const B& balancer, index_t experts) {
   const double share = 1.0 / static_cast<double>(experts);
-  const auto uniform = owned_statistics<double>::proportional(std::vector<double>(static_cast<std::size_t>(experts), share), 2);
+  const auto uniform =
+      owned_statistics<double>::proportional(std::vector<double>(static_cast<std::size_t>(experts), share), 2);
   const double least = balancer.loss(uniform.view());
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     std::vector<double> scores = random_scores(experts, seed);
     const auto uneven = owned_statistics<double>::proportional(scores, 2);
     const double loss = balancer.loss(uneven.view());
-    const double allowed = 4.0 * static_cast<double>(experts + 8) * 0x1p-53 * (1 + std::abs(loss));  // sums of E terms in two orders
+    const double allowed =
+        4.0 * static_cast<double>(experts + 8) * 0x1p-53 * (1 + std::abs(loss));  // sums of E terms in two orders
     REQUIRE(loss >= least - allowed);
     std::reverse(scores.begin(), scores.end());
     REQUIRE(std::abs(balancer.loss(owned_statistics<double>::proportional(scores, 2).view()) - loss) <= allowed);
   }
 }
 
-// The gradient of a layer's routing to the logits is that of sum of d_weights weights + scale * mean over groups of the balancer's
-// loss, with the counts held where they are. scores and logsumexp are computed naively here.
+// The gradient of a layer's routing to the logits is that of sum of d_weights weights + scale * mean over groups of the
+// balancer's loss, with the counts held where they are. scores and logsumexp are computed naively here.
 template <class B>
 void balancer_logit_gradient_law(const B& balancer, index_t experts, index_t groups) {
   constexpr int slots = 1;
@@ -166,11 +168,13 @@ void balancer_logit_gradient_law(const B& balancer, index_t experts, index_t gro
     return sum / static_cast<double>(groups);
   };
   // add_balance_loss adds to what is there. Sums of E and T terms of about 1.
-  REQUIRE(std::abs(measured - 0.25 - auxiliary()) <= 8.0 * static_cast<double>(experts + tokens) * 0x1p-53 * (1 + std::abs(auxiliary())));
+  REQUIRE(std::abs(measured - 0.25 - auxiliary()) <=
+          8.0 * static_cast<double>(experts + tokens) * 0x1p-53 * (1 + std::abs(auxiliary())));
 
-  route_backward(ctx, router, balancer, d_logits.matrix(), statistics, logits.matrix(), selected.matrix(), weights.matrix(), d_weights.matrix(),
-                 scale);
-  const bool silent = std::all_of(d_logits.values.begin(), d_logits.values.end(), [](double d) { return std::abs(d) < 1e-14; });
+  route_backward(ctx, router, balancer, d_logits.matrix(), statistics, logits.matrix(), selected.matrix(),
+                 weights.matrix(), d_weights.matrix(), scale);
+  const bool silent =
+      std::all_of(d_logits.values.begin(), d_logits.values.end(), [](double d) { return std::abs(d) < 1e-14; });
   if (silent) {  // with one expert the softmax is 1, and a balancer without gradients has none
     REQUIRE((experts == 1 || !B::spec.logit_gradients));
     return;

@@ -36,24 +36,27 @@ struct routed_token {
   std::vector<std::int32_t> selected;  // (K)
   std::vector<M> weights;              // (K)
   bool operator==(const routed_token& other) const {
-    return selected == other.selected && std::memcmp(weights.data(), other.weights.data(), weights.size() * sizeof(M)) == 0;
+    return selected == other.selected &&
+           std::memcmp(weights.data(), other.weights.data(), weights.size() * sizeof(M)) == 0;
   }
 };
 
 template <class M, class R, class Group>
 routed_token<M> route_one(const R& router, Group& group, const std::vector<M>& logits) {
   constexpr auto slots = static_cast<std::size_t>(R::spec.experts_per_token);
-  routed_token<M> token{std::vector<std::int32_t>(slots, -7), std::vector<M>(slots, std::numeric_limits<M>::quiet_NaN())};
-  router.forward(group, logits.data(), static_cast<index_t>(logits.size()), token.selected.data(), token.weights.data());
+  routed_token<M> token{std::vector<std::int32_t>(slots, -7),
+                        std::vector<M>(slots, std::numeric_limits<M>::quiet_NaN())};
+  router.forward(group, logits.data(), static_cast<index_t>(logits.size()), token.selected.data(),
+                 token.weights.data());
   return token;
 }
 
 template <class M, class R, class Group>
-std::vector<M> route_one_backward(const R& router, Group& group, const std::vector<M>& logits, const routed_token<M>& token,
-                                  const std::vector<M>& d_weights) {
+std::vector<M> route_one_backward(const R& router, Group& group, const std::vector<M>& logits,
+                                  const routed_token<M>& token, const std::vector<M>& d_weights) {
   std::vector<M> d_logits(logits.size(), std::numeric_limits<M>::quiet_NaN());  // must be replaced, not added to
-  router.backward(group, logits.data(), static_cast<index_t>(logits.size()), token.selected.data(), token.weights.data(), d_weights.data(),
-                  d_logits.data());
+  router.backward(group, logits.data(), static_cast<index_t>(logits.size()), token.selected.data(),
+                  token.weights.data(), d_weights.data(), d_logits.data());
   return d_logits;
 }
 
@@ -63,7 +66,8 @@ namespace detail {
 template <class M>
 std::vector<M> separated_logits(index_t experts, std::uint64_t seed) {
   std::vector<M> logits(static_cast<std::size_t>(experts));
-  for (index_t i = 0; i < experts; ++i) logits[static_cast<std::size_t>(i)] = static_cast<M>(0.25 * static_cast<double>(i - experts / 2));
+  for (index_t i = 0; i < experts; ++i)
+    logits[static_cast<std::size_t>(i)] = static_cast<M>(0.25 * static_cast<double>(i - experts / 2));
   const random_source draw{seed, random_stream::data};
   for (std::size_t i = logits.size(); i > 1; --i) std::swap(logits[i - 1], logits[draw.below(i, 0, i)]);
   return logits;
@@ -89,7 +93,8 @@ void router_table_law(const routed_token<M>& token, index_t experts) {
     filled = true;
   }
   // A quotient by a sum of K terms, K of them added: each of the 2K operations is off by at most u, and the sum is one.
-  if (R::spec.weights_sum_to_one && filled) REQUIRE(std::abs(sum - 1) <= 2.0 * static_cast<double>(token.weights.size()) * unit_roundoff<M>);
+  if (R::spec.weights_sum_to_one && filled)
+    REQUIRE(std::abs(sum - 1) <= 2.0 * static_cast<double>(token.weights.size()) * unit_roundoff<M>);
 }
 
 template <class M, class R>
@@ -101,8 +106,8 @@ void router_row_laws(const R& router, index_t experts) {
     router_table_law<R>(token, experts);
     REQUIRE(route_one(router, serial, logits) == token);
 
-    // A group that visits in another order selects the same, and sums of E terms are off by at most E u from one another:
-    // 4 (E + 4) u covers a softmax and its gradient.
+    // A group that visits in another order selects the same, and sums of E terms are off by at most E u from one
+    // another: 4 (E + 4) u covers a softmax and its gradient.
     const std::vector<M> d_weights = normal_values<M>(token.weights.size(), 100 + seed);
     const std::vector<M> d_logits = route_one_backward(router, serial, logits, token, d_weights);
     shuffled_group shuffled(static_cast<std::uint32_t>(seed));
@@ -113,8 +118,10 @@ void router_row_laws(const R& router, index_t experts) {
     for (const M d : d_weights) scale += std::abs(static_cast<double>(d));
     const double allowed = 4.0 * static_cast<double>(experts + 4) * unit_roundoff<M> * scale;
     for (std::size_t k = 0; k < token.weights.size(); ++k)
-      if (token.selected[k] >= 0) REQUIRE(std::abs(static_cast<double>(other.weights[k] - token.weights[k])) <= allowed);
-    for (std::size_t i = 0; i < d_logits.size(); ++i) REQUIRE(std::abs(static_cast<double>(other_d[i] - d_logits[i])) <= allowed);
+      if (token.selected[k] >= 0)
+        REQUIRE(std::abs(static_cast<double>(other.weights[k] - token.weights[k])) <= allowed);
+    for (std::size_t i = 0; i < d_logits.size(); ++i)
+      REQUIRE(std::abs(static_cast<double>(other_d[i] - d_logits[i])) <= allowed);
   }
 
   // Logits far apart: nothing overflows.
@@ -122,13 +129,15 @@ void router_row_laws(const R& router, index_t experts) {
   for (M& logit : far) logit *= M(40000);
   const routed_token<M> token = route_one(router, serial, far);
   router_table_law<R>(token, experts);
-  for (const M d : route_one_backward(router, serial, far, token, std::vector<M>(token.weights.size(), M(1)))) REQUIRE(std::isfinite(d));
+  for (const M d : route_one_backward(router, serial, far, token, std::vector<M>(token.weights.size(), M(1))))
+    REQUIRE(std::isfinite(d));
 
   // Ties go to the lower index: no expert is chosen while an equal one before it is not. Three levels make many ties.
   const random_source draw{11, random_stream::sampling};
   for (std::uint64_t round = 0; round < 8; ++round) {
     std::vector<M> tied(static_cast<std::size_t>(experts));
-    for (std::size_t i = 0; i < tied.size(); ++i) tied[i] = round == 0 ? M(0.5) : static_cast<M>(draw.below(3, round, i));
+    for (std::size_t i = 0; i < tied.size(); ++i)
+      tied[i] = round == 0 ? M(0.5) : static_cast<M>(draw.below(3, round, i));
     const routed_token<M> chosen = route_one(router, serial, tied);
     router_table_law<R>(chosen, experts);
     shuffled_group shuffled(static_cast<std::uint32_t>(round + 1));
@@ -160,7 +169,8 @@ void router_gradient_law(const R& router, index_t experts) {
         if (now.selected[k] >= 0) sum += d_weights[k] * now.weights[k];
       return sum;
     };
-    const bool constant = R::spec.weights_sum_to_one && R::spec.experts_per_token == 1;  // the weight is 1, whatever the logits
+    const bool constant =
+        R::spec.weights_sum_to_one && R::spec.experts_per_token == 1;  // the weight is 1, whatever the logits
     if (constant || (experts == 1 && std::all_of(d_logits.begin(), d_logits.end(), [](double d) { return d == 0; }))) {
       const double at = loss();
       for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -173,7 +183,8 @@ void router_gradient_law(const R& router, index_t experts) {
       REQUIRE(gradient_mismatch(loss, logits, d_logits) == "");
     }
 
-    // float against double on the same logits and upstream gradients. exp is off by 5 u(float) at most, sums of E terms by E u.
+    // float against double on the same logits and upstream gradients. exp is off by 5 u(float) at most, sums of E terms
+    // by E u.
     std::vector<float> narrow_logits(logits.begin(), logits.end()), narrow_d(d_weights.begin(), d_weights.end());
     const routed_token<float> narrow = route_one(router, serial, narrow_logits);
     REQUIRE(narrow.selected == token.selected);
@@ -182,12 +193,15 @@ void router_gradient_law(const R& router, index_t experts) {
     for (const double d : d_weights) scale += std::abs(d);
     const double allowed = 4.0 * static_cast<double>(experts + 10) * 0x1p-24 * scale;
     for (std::size_t k = 0; k < d_weights.size(); ++k)
-      if (token.selected[k] >= 0) REQUIRE(std::abs(static_cast<double>(narrow.weights[k]) - token.weights[k]) <= allowed);
-    for (std::size_t i = 0; i < d_logits.size(); ++i) REQUIRE(std::abs(static_cast<double>(narrow_d_logits[i]) - d_logits[i]) <= allowed);
+      if (token.selected[k] >= 0)
+        REQUIRE(std::abs(static_cast<double>(narrow.weights[k]) - token.weights[k]) <= allowed);
+    for (std::size_t i = 0; i < d_logits.size(); ++i)
+      REQUIRE(std::abs(static_cast<double>(narrow_d_logits[i]) - d_logits[i]) <= allowed);
   }
 }
 
-// A token's result depends on its own logits alone: neither on the other tokens, nor on their order, nor on the threads.
+// A token's result depends on its own logits alone: neither on the other tokens, nor on their order, nor on the
+// threads.
 template <class M, class R>
 void router_token_laws(const R& router, index_t experts, index_t tokens) {
   constexpr index_t slots = R::spec.experts_per_token;
@@ -218,7 +232,8 @@ void router_token_laws(const R& router, index_t experts, index_t tokens) {
     for (index_t k = 0; k < slots; ++k) {
       if (alone.selected[static_cast<std::size_t>(k)] < 0) continue;
       REQUIRE(alone.weights[static_cast<std::size_t>(k)] == weights.values[static_cast<std::size_t>(t * slots + k)]);
-      REQUIRE(alone.weights[static_cast<std::size_t>(k)] == weights_back.values[static_cast<std::size_t>((tokens - 1 - t) * slots + k)]);
+      REQUIRE(alone.weights[static_cast<std::size_t>(k)] ==
+              weights_back.values[static_cast<std::size_t>((tokens - 1 - t) * slots + k)]);
     }
   }
 }

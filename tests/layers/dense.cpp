@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Attention, the dense feed-forward layer and the dense block: gradients by central differences, and what they are known to equal.
+// Attention, the dense feed-forward layer and the dense block: gradients by central differences, and what they are
+// known to equal.
 
 #include "catch.hpp"
 
@@ -18,7 +19,14 @@ using namespace graft::test;
 namespace {
 
 transformer_shape small(index_t heads, index_t kv_heads, bool qk_norm) {
-  return {.vocabulary = 11, .width = 6, .blocks = 1, .heads = heads, .kv_heads = kv_heads, .head_dim = 4, .hidden = 5, .positions = 16,
+  return {.vocabulary = 11,
+          .width = 6,
+          .blocks = 1,
+          .heads = heads,
+          .kv_heads = kv_heads,
+          .head_dim = 4,
+          .hidden = 5,
+          .positions = 16,
           .qk_norm = qk_norm};
 }
 
@@ -43,7 +51,9 @@ TEST_CASE("layers: self_attention gradients by central differences", "[layers]")
   const matrix_view<const double> rope(table.data(), positions, shape.head_dim);
   CHECK(layer_mismatch(
             ctx, layer, x,
-            [&](const auto& weights, auto in, auto out) { return self_attention_forward<exact>(ctx, shape, weights, rope, positions, in, out); },
+            [&](const auto& weights, auto in, auto out) {
+              return self_attention_forward<exact>(ctx, shape, weights, rope, positions, in, out);
+            },
             [](const auto&) { return 0.0; },
             [&](const auto& weights, const auto& gradients, const auto& saved, auto in, auto d_in, auto d_out) {
               self_attention_backward<exact>(ctx, shape, weights, gradients, rope, positions, saved, in, d_in, d_out);
@@ -57,10 +67,12 @@ TEST_CASE("layers: self_attention against the equation", "[layers]") {
   const index_t positions = 5, sequences = 2, d = shape.head_dim, half = d / 2;
   context<cpu> ctx({.threads = 1});
   owned_layer<self_attention_parameters> layer(self_attention_specs(shape));
-  tensor<double> x = tensor<double>::random(sequences * positions, shape.width, 2), out(sequences * positions, shape.width);
+  tensor<double> x = tensor<double>::random(sequences * positions, shape.width, 2),
+                 out(sequences * positions, shape.width);
   const std::vector<double> table = rope_table<double>(shape, positions);
   const auto weights = layer.weights();
-  self_attention_forward<exact>(ctx, shape, weights, matrix_view<const double>(table.data(), positions, d), positions, x.matrix(), out.matrix());
+  self_attention_forward<exact>(ctx, shape, weights, matrix_view<const double>(table.data(), positions, d), positions,
+                                x.matrix(), out.matrix());
 
   const auto project = [&](const char* name, index_t rows) {
     tensor<double> w(rows, shape.width);
@@ -74,9 +86,11 @@ TEST_CASE("layers: self_attention against the equation", "[layers]") {
         double square = 0;
         for (index_t i = 0; i < d; ++i) square += heads.at(t, h * d + i) * heads.at(t, h * d + i);
         for (index_t i = 0; qk_norm && i < d; ++i)
-          heads(t, h * d + i) *= layer.tensor_values(norm)[i] / std::sqrt(square / static_cast<double>(d) + shape.norm_eps);
+          heads(t, h * d + i) *=
+              layer.tensor_values(norm)[i] / std::sqrt(square / static_cast<double>(d) + shape.norm_eps);
         for (index_t i = 0; i < half; ++i) {
-          const double angle = static_cast<double>(t % positions) * std::pow(shape.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d));
+          const double angle = static_cast<double>(t % positions) *
+                               std::pow(shape.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d));
           const double a = heads.at(t, h * d + i), b = heads.at(t, h * d + half + i);
           heads(t, h * d + i) = a * std::cos(angle) - b * std::sin(angle);
           heads(t, h * d + half + i) = b * std::cos(angle) + a * std::sin(angle);
@@ -99,7 +113,8 @@ TEST_CASE("layers: self_attention against the equation", "[layers]") {
         sum += p.back();
       }
       for (index_t s = first; s <= t; ++s)
-        for (index_t i = 0; i < d; ++i) attended(t, h * d + i) += p[static_cast<std::size_t>(s - first)] / sum * v.at(s, g * d + i);
+        for (index_t i = 0; i < d; ++i)
+          attended(t, h * d + i) += p[static_cast<std::size_t>(s - first)] / sum * v.at(s, g * d + i);
     }
   }
   tensor<double> o(shape.width, 4 * d);
@@ -114,7 +129,8 @@ TEST_CASE("layers: swiglu_ffn gradients by central differences, and its equation
   owned_layer<swiglu_ffn_parameters> layer(swiglu_ffn_specs(shape));
   tensor<double> x = tensor<double>::random(7, shape.width, 2), out(7, shape.width);
   CHECK(layer_mismatch(
-            ctx, layer, x, [&](const auto& weights, auto in, auto y) { return swiglu_ffn_forward<exact>(ctx, weights, in, y); },
+            ctx, layer, x,
+            [&](const auto& weights, auto in, auto y) { return swiglu_ffn_forward<exact>(ctx, weights, in, y); },
             [](const auto&) { return 0.0; },
             [&](const auto& weights, const auto& gradients, const auto& saved, auto in, auto d_in, auto d_out) {
               swiglu_ffn_backward<exact>(ctx, weights, gradients, saved, in, d_in, d_out);
@@ -128,9 +144,11 @@ TEST_CASE("layers: swiglu_ffn gradients by central differences, and its equation
   };
   const tensor<double> gate = reference_linear(x, matrix("gate_proj.weight", shape.hidden, shape.width));
   tensor<double> hidden = reference_linear(x, matrix("up_proj.weight", shape.hidden, shape.width));
-  for (std::size_t i = 0; i < hidden.values.size(); ++i) hidden.values[i] *= gate.values[i] / (1 + std::exp(-gate.values[i]));
+  for (std::size_t i = 0; i < hidden.values.size(); ++i)
+    hidden.values[i] *= gate.values[i] / (1 + std::exp(-gate.values[i]));
   // Sums of 6 and 5 terms of about 1.
-  CHECK(mismatch(out, reference_linear(hidden, matrix("down_proj.weight", shape.width, shape.hidden)), [](index_t, index_t) { return 1e-13; }) == "");
+  CHECK(mismatch(out, reference_linear(hidden, matrix("down_proj.weight", shape.width, shape.hidden)),
+                 [](index_t, index_t) { return 1e-13; }) == "");
 }
 
 TEST_CASE("layers: dense block gradients by central differences", "[layers]") {
@@ -142,7 +160,8 @@ TEST_CASE("layers: dense block gradients by central differences", "[layers]") {
   owned_layer<dense_block> layer(block_specs(shape, no_mixture{}));
   tensor<double> x = tensor<double>::random(2 * positions, shape.width, 2);
   const std::vector<double> table = rope_table<double>(shape, positions);
-  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim), positions, 1};
+  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
+                               positions, 1};
   // The stream before the block is x - delta0 with delta0 fixed: x stands for the sum.
   const tensor<double> delta0 = tensor<double>::random(x.rows, x.columns, 3);
   const auto forward = [&](const auto& weights, matrix_view<double> in, matrix_view<double> out) {
@@ -167,11 +186,13 @@ TEST_CASE("layers: dense block gradients by central differences", "[layers]") {
     }
     return saved;
   };
-  CHECK(layer_mismatch(ctx, layer, x, forward, [](const auto&) { return 0.0; },
-                       [&](const auto& weights, const auto& gradients, const auto& saved, auto, matrix_view<double> d_in, auto d_out) {
-                         for (index_t i = 0; i < d_in.size(); ++i) d_in.data[i] = d_out.data[i];
-                         block_backward<no_mixture, exact>(pass, {}, weights, gradients, saved, d_in, 1.0);
-                       }) == "");
+  CHECK(layer_mismatch(
+            ctx, layer, x, forward, [](const auto&) { return 0.0; },
+            [&](const auto& weights, const auto& gradients, const auto& saved, auto, matrix_view<double> d_in,
+                auto d_out) {
+              for (index_t i = 0; i < d_in.size(); ++i) d_in.data[i] = d_out.data[i];
+              block_backward<no_mixture, exact>(pass, {}, weights, gradients, saved, d_in, 1.0);
+            }) == "");
 }
 
 // An absent gradient (a frozen parameter) changes nothing for the others.
@@ -180,15 +201,18 @@ TEST_CASE("layers: frozen parameters of a dense block leave the other gradients 
   const index_t positions = 3;
   context<cpu> ctx({.threads = 1});
   owned_layer<dense_block> layer(block_specs(shape, no_mixture{}));
-  const tensor<double> x = tensor<double>::random(positions, shape.width, 2), probe = tensor<double>::random(positions, shape.width, 4);
+  const tensor<double> x = tensor<double>::random(positions, shape.width, 2),
+                       probe = tensor<double>::random(positions, shape.width, 4);
   const std::vector<double> table = rope_table<double>(shape, positions);
-  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim), positions, 1};
+  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
+                               positions, 1};
   const auto run = [&](const dense_block<exact::gradient>& gradients) {
     std::fill(layer.gradients.begin(), layer.gradients.end(), 0.0);
     workspace_scope scope(ctx);
     tensor<double> stream = x, delta(positions, shape.width), d = probe;
     auto stream_view = stream.matrix();
-    const auto saved = block_forward<no_mixture, exact>(pass, {}, layer.weights(), stream_view, {}, delta.matrix(), true);
+    const auto saved =
+        block_forward<no_mixture, exact>(pass, {}, layer.weights(), stream_view, {}, delta.matrix(), true);
     block_backward<no_mixture, exact>(pass, {}, layer.weights(), gradients, saved, d.matrix(), 1.0);
     return d.values;
   };

@@ -29,7 +29,10 @@ struct owned_layer {
 
   // Matrices are normal with this deviation, vectors are around 1.
   explicit owned_layer(const Parameters<parameter_spec>& declaration, std::uint64_t seed = 1, double deviation = 0.5)
-      : specs(declaration), layout(make_layout(specs)), values(static_cast<std::size_t>(layout.size)), gradients(values.size()) {
+      : specs(declaration),
+        layout(make_layout(specs)),
+        values(static_cast<std::size_t>(layout.size)),
+        gradients(values.size()) {
     const random_source draw{seed, random_stream::data};
     for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
       const tensor_entry& entry = layout.tensors[i];
@@ -39,7 +42,9 @@ struct owned_layer {
     }
   }
 
-  Parameters<exact::weight> weights() { return bind_parameters<Parameters<exact::weight>>(specs, vector_view<double>(values.data(), layout.size)); }
+  Parameters<exact::weight> weights() {
+    return bind_parameters<Parameters<exact::weight>>(specs, vector_view<double>(values.data(), layout.size));
+  }
   Parameters<exact::gradient> gradient_views() {
     return bind_parameters<Parameters<exact::gradient>>(specs, vector_view<double>(gradients.data(), layout.size));
   }
@@ -61,8 +66,8 @@ struct owned_layer {
 // forward(weights, x, out) -> saved; extra(saved): what the layer adds to the loss beside its output;
 // backward(weights, gradients, saved, x, d_x, d_out). The loss is sum(probe * out) + extra. "" or a sentence.
 template <template <class> class Parameters, class Forward, class Extra, class Backward>
-std::string layer_mismatch(context<cpu>& ctx, owned_layer<Parameters>& layer, tensor<double>& x, const Forward& forward, const Extra& extra,
-                           const Backward& backward) {
+std::string layer_mismatch(context<cpu>& ctx, owned_layer<Parameters>& layer, tensor<double>& x, const Forward& forward,
+                           const Extra& extra, const Backward& backward) {
   const tensor<double> probe = tensor<double>::random(x.rows, x.columns, 77, 0.25);
   const auto loss = [&] {
     workspace_scope scope(ctx);

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The mixture-of-experts layer: gradients by central differences in all the cases that break such layers (experts without a
-// token, one expert, a number that is no power of two, all experts), and the layers that it is known to equal.
+// The mixture-of-experts layer: gradients by central differences in all the cases that break such layers (experts
+// without a token, one expert, a number that is no power of two, all experts), and the layers that it is known to
+// equal.
 
 #include "catch.hpp"
 
@@ -43,15 +44,26 @@ template <class Leaf>
 using mixture_block = block_parameters<Leaf, mixture_type>;
 
 transformer_shape with_experts(index_t experts) {
-  return {.vocabulary = 11, .width = 6, .blocks = 1, .heads = 2, .kv_heads = 1, .head_dim = 4, .hidden = 5, .positions = 16, .experts = experts};
+  return {.vocabulary = 11,
+          .width = 6,
+          .blocks = 1,
+          .heads = 2,
+          .kv_heads = 1,
+          .head_dim = 4,
+          .hidden = 5,
+          .positions = 16,
+          .experts = experts};
 }
 
 template <class R>
-std::string moe_mismatch(context<cpu>& ctx, owned_layer<moe_parameters>& layer, tensor<double>& x, const moe_policies<R, balancers, routed>& policies,
-                         index_t groups) {
+std::string moe_mismatch(context<cpu>& ctx, owned_layer<moe_parameters>& layer, tensor<double>& x,
+                         const moe_policies<R, balancers, routed>& policies, index_t groups) {
   const double scale = 0.75;
   return layer_mismatch(
-      ctx, layer, x, [&](const auto& weights, auto in, auto out) { return moe_forward<exact>(ctx, policies, weights, in, out, groups); },
+      ctx, layer, x,
+      [&](const auto& weights, auto in, auto out) {
+        return moe_forward<exact>(ctx, policies, weights, in, out, groups);
+      },
       [&](const moe_saved<exact>& saved) {
         double auxiliary = 0;
         add_balance_loss(ctx, policies.balancer, saved.statistics, vector_view<double>(&auxiliary, 1));
@@ -81,13 +93,15 @@ tensor<double> expert_output(owned_layer<moe_parameters>& layer, index_t expert,
   };
   tensor<double> hidden = reference_linear(x, matrix("w3"));
   const tensor<double> gate = reference_linear(x, matrix("w1"));
-  for (std::size_t i = 0; i < hidden.values.size(); ++i) hidden.values[i] *= gate.values[i] / (1 + std::exp(-gate.values[i]));
+  for (std::size_t i = 0; i < hidden.values.size(); ++i)
+    hidden.values[i] *= gate.values[i] / (1 + std::exp(-gate.values[i]));
   return reference_linear(hidden, matrix("w2"));
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", top_k<1>, top_k<2>, top_k<3>, switch_router) {
+TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", top_k<1>, top_k<2>, top_k<3>,
+                   switch_router) {
   const index_t experts = GENERATE(1, 3, 5);
   const index_t groups = GENERATE(1, 2);
   if (experts < TestType::spec.experts_per_token) return;
@@ -153,13 +167,15 @@ TEST_CASE("layers: moe takes whole experts by the weights of its router", "[laye
     std::sort(order.begin(), order.end(), [&](index_t a, index_t b) { return logits.at(t, a) > logits.at(t, b); });
     const double first = std::exp(logits.at(t, order[0])), second = std::exp(logits.at(t, order[1]));
     for (index_t i = 0; i < 6; ++i)
-      want(t, i) = (first * expert_output(layer, order[0], x).at(t, i) + second * expert_output(layer, order[1], x).at(t, i)) / (first + second);
+      want(t, i) =
+          (first * expert_output(layer, order[0], x).at(t, i) + second * expert_output(layer, order[1], x).at(t, i)) /
+          (first + second);
   }
   CHECK(mismatch(got, want, [](index_t, index_t) { return 1e-13; }) == "");  // as above
 }
 
-TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when weights sum to one", "[layers]", top_k<1>, top_k<2>, top_k<4>,
-                   soft_router<4>) {
+TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when weights sum to one", "[layers]",
+                   top_k<1>, top_k<2>, top_k<4>, soft_router<4>) {
   const transformer_shape shape = with_experts(4);
   const moe_policies<TestType, no_balancer, routed> policies{};
   owned_layer<moe_parameters> layer(policies.specs(shape));
@@ -168,7 +184,8 @@ TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when
       std::copy_n(layer.tensor_values(std::string("experts.0.") + part + ".weight"), 30,
                   layer.tensor_values("experts." + std::to_string(e) + "." + part + ".weight"));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
-  CHECK(mismatch(moe_output(policies, layer, x), expert_output(layer, 0, x), [](index_t, index_t) { return 1e-13; }) == "");
+  CHECK(mismatch(moe_output(policies, layer, x), expert_output(layer, 0, x), [](index_t, index_t) { return 1e-13; }) ==
+        "");
 }
 
 TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backward too", "[layers]") {
@@ -183,12 +200,15 @@ TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backwar
   tensor<double> out(9, 6), dense_out(9, 6), d_x(9, 6), dense_d_x(9, 6);
   context<cpu> ctx({.threads = 1});
   const auto saved = moe_forward<exact>(ctx, policies, mixture.weights(), x.matrix(), out.matrix(), 1);
-  moe_backward<exact>(ctx, policies, mixture.weights(), mixture.gradient_views(), saved, x.matrix(), d_x.matrix(), d_out.matrix(), 1.0);
+  moe_backward<exact>(ctx, policies, mixture.weights(), mixture.gradient_views(), saved, x.matrix(), d_x.matrix(),
+                      d_out.matrix(), 1.0);
   const auto dense_saved = swiglu_ffn_forward<exact>(ctx, dense.weights(), x.matrix(), dense_out.matrix());
-  swiglu_ffn_backward<exact>(ctx, dense.weights(), dense.gradient_views(), dense_saved, x.matrix(), dense_d_x.matrix(), d_out.matrix());
+  swiglu_ffn_backward<exact>(ctx, dense.weights(), dense.gradient_views(), dense_saved, x.matrix(), dense_d_x.matrix(),
+                             d_out.matrix());
   CHECK(out.values == dense_out.values);
   CHECK(d_x.values == dense_d_x.values);
-  for (const auto& [part, name] : {std::pair{"w1", "gate_proj.weight"}, {"w3", "up_proj.weight"}, {"w2", "down_proj.weight"}})
+  for (const auto& [part, name] :
+       {std::pair{"w1", "gate_proj.weight"}, {"w3", "up_proj.weight"}, {"w2", "down_proj.weight"}})
     CHECK(std::equal(dense.tensor_gradients(name), dense.tensor_gradients(name) + 30,
                      mixture.tensor_gradients(std::string("experts.0.") + part + ".weight")));
   for (index_t i = 0; i < 6; ++i) CHECK(mixture.tensor_gradients("gate.weight")[i] == 0);
@@ -211,7 +231,8 @@ TEST_CASE("layers: moe gives each token the same, alone or in a batch, in any or
 TEST_CASE("layers: moe refuses more slots than experts and experts that contradict the shape", "[layers]") {
   CHECK_THROWS_WITH((moe_policies<top_k<4>, no_balancer, routed>{}.check(with_experts(3))),
                     "moe: expected experts_per_token <= experts, got experts_per_token=4, experts=3");
-  CHECK_THROWS_WITH((moe_policies<top_k<2>, no_balancer, routed_experts<4>>{}.check(with_experts(3))), "moe: the layout fixes 4 experts, the shape has 3");
+  CHECK_THROWS_WITH((moe_policies<top_k<2>, no_balancer, routed_experts<4>>{}.check(with_experts(3))),
+                    "moe: the layout fixes 4 experts, the shape has 3");
   CHECK_THROWS_AS(no_mixture{}.check(with_experts(3)), error);
   CHECK_NOTHROW((moe_policies<top_k<3>, no_balancer, routed>{}.check(with_experts(3))));
 }
@@ -225,7 +246,8 @@ TEST_CASE("layers: mixture block gradients by central differences", "[layers]") 
   owned_layer<mixture_block> layer(block_specs(shape, mixed));
   tensor<double> x = tensor<double>::random(2 * positions, shape.width, 2);
   const std::vector<double> table = rope_table<double>(shape, positions);
-  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim), positions, 2};
+  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
+                               positions, 2};
   CHECK(layer_mismatch(
             ctx, layer, x,
             [&](const auto& weights, matrix_view<double> in, matrix_view<double> out) {
@@ -240,7 +262,8 @@ TEST_CASE("layers: mixture block gradients by central differences", "[layers]") 
               add_balance_loss(ctx, mixed.balancer, saved.moe.statistics, vector_view<double>(&auxiliary, 1));
               return 0.5 * auxiliary;
             },
-            [&](const auto& weights, const auto& gradients, const auto& saved, auto, matrix_view<double> d_in, auto d_out) {
+            [&](const auto& weights, const auto& gradients, const auto& saved, auto, matrix_view<double> d_in,
+                auto d_out) {
               std::copy_n(d_out.data, d_out.size(), d_in.data);
               block_backward<mixture_type, exact>(pass, mixed, weights, gradients, saved, d_in, 0.5);
             }) == "");

@@ -38,7 +38,8 @@ measured<M> measure(Context& ctx, tensor<M> logits, const tensor<std::int32_t>& 
   const auto statistics = measure_routing(ctx, logits.matrix(), selected.matrix(), groups);
   CHECK(statistics.slots == selected.columns);
   CHECK(statistics.tokens_per_group == logits.rows / groups);
-  CHECK(ctx.workspace().live_bytes() - before <= 3 * static_cast<std::size_t>(groups * (logits.columns + 8)) * sizeof(M) + 256);
+  CHECK(ctx.workspace().live_bytes() - before <=
+        3 * static_cast<std::size_t>(groups * (logits.columns + 8)) * sizeof(M) + 256);
   measured<M> result{tensor<M>(groups, logits.columns), tensor<M>(groups, logits.columns), tensor<M>(1, groups)};
   for (index_t g = 0; g < groups; ++g) {
     for (index_t i = 0; i < logits.columns; ++i) {
@@ -95,22 +96,26 @@ TEMPLATE_TEST_CASE("routing: statistics against naive sums, for several balance 
     squared(0, g) += std::log(sum) * std::log(sum) / static_cast<double>(length);
   }
   CHECK(mismatch(got.counts, counts, [](index_t, index_t) { return 1e-30; }) == "");  // whole numbers
-  // Each score is a softmax over E (exp off by 5 u, a sum of E terms), then length / 64 + 64 additions at most; scores add up to
-  // at most 1. The squared logsumexp: the same on numbers of its size, twice.
+  // Each score is a softmax over E (exp off by 5 u, a sum of E terms), then length / 64 + 64 additions at most; scores
+  // add up to at most 1. The squared logsumexp: the same on numbers of its size, twice.
   const double operations = static_cast<double>(experts + length + 16);
-  CHECK(mismatch(got.mean_scores, means, [&](index_t g, index_t i) { return bound<TestType>(means.at(g, i), operations, 1); }) == "");
-  CHECK(mismatch(got.mean_squared_lse, squared,
-                 [&](index_t, index_t g) { return bound<TestType>(squared.at(0, g), 2 * operations, 1 + squared.at(0, g)); }) == "");
+  CHECK(mismatch(got.mean_scores, means,
+                 [&](index_t g, index_t i) { return bound<TestType>(means.at(g, i), operations, 1); }) == "");
+  CHECK(mismatch(got.mean_squared_lse, squared, [&](index_t, index_t g) {
+          return bound<TestType>(squared.at(0, g), 2 * operations, 1 + squared.at(0, g));
+        }) == "");
   CHECK(same_bits(got_shuffled.counts, got.counts));
-  CHECK(mismatch(got_shuffled.mean_scores, means, [&](index_t g, index_t i) { return bound<TestType>(means.at(g, i), operations, 1); }) == "");
+  CHECK(mismatch(got_shuffled.mean_scores, means,
+                 [&](index_t g, index_t i) { return bound<TestType>(means.at(g, i), operations, 1); }) == "");
 }
 
 TEST_CASE("routing: balance groups that do not divide the tokens are refused", "[layers]") {
   context<cpu> ctx({.threads = 1});
   tensor<double> logits(10, 3);
   tensor<std::int32_t> selected(10, 1);
-  CHECK_THROWS_WITH(measure_routing(ctx, logits.matrix(), selected.matrix(), 3),
-                    "measure_routing: expected a number of balance groups that divides the tokens, got 3 groups, 10 tokens");
+  CHECK_THROWS_WITH(
+      measure_routing(ctx, logits.matrix(), selected.matrix(), 3),
+      "measure_routing: expected a number of balance groups that divides the tokens, got 3 groups, 10 tokens");
   CHECK_THROWS_AS(measure_routing(ctx, logits.matrix(), selected.matrix(), 0), error);
 }
 
@@ -130,11 +135,14 @@ TEST_CASE("routing: gradients of router and balancer add up", "[layers]") {
     workspace_scope scope(ctx);
     tensor<std::int32_t> now(tokens, 2);
     route_forward(ctx, router, now.matrix(), weights.matrix(), logits.matrix());
-    if (selected.values != now.values) selected = now;  // only the first time: perturbations are far smaller than any gap
+    if (selected.values != now.values)
+      selected = now;  // only the first time: perturbations are far smaller than any gap
     double sum = 0;
-    for (std::size_t i = 0; i < weights.values.size(); ++i) sum += weights.values[i] * d_weights.values[i] / static_cast<double>(tokens);
+    for (std::size_t i = 0; i < weights.values.size(); ++i)
+      sum += weights.values[i] * d_weights.values[i] / static_cast<double>(tokens);
     double auxiliary = 0;
-    add_balance_loss(ctx, balancer, measure_routing(ctx, logits.matrix(), now.matrix(), groups), vector_view<double>(&auxiliary, 1));
+    add_balance_loss(ctx, balancer, measure_routing(ctx, logits.matrix(), now.matrix(), groups),
+                     vector_view<double>(&auxiliary, 1));
     return sum + scale * auxiliary;
   };
   loss();
@@ -144,8 +152,8 @@ TEST_CASE("routing: gradients of router and balancer add up", "[layers]") {
     tensor<double> upstream = d_weights;
     for (double& d : upstream.values) d /= static_cast<double>(tokens);
     const auto statistics = measure_routing(ctx, logits.matrix(), selected.matrix(), groups);
-    route_backward(ctx, router, balancer, d_logits.matrix(), statistics, logits.matrix(), selected.matrix(), weights.matrix(), upstream.matrix(),
-                   scale);
+    route_backward(ctx, router, balancer, d_logits.matrix(), statistics, logits.matrix(), selected.matrix(),
+                   weights.matrix(), upstream.matrix(), scale);
   }
   CHECK(gradient_mismatch(loss, logits.values, d_logits.values) == "");
   CHECK(selected.values == chosen.values);

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Mixing of model directories that graft did not write: their tokenizer goes along, and tokenizers that differ or are unknown are refused.
+// Mixing of model directories that graft did not write: their tokenizer goes along, and tokenizers that differ or are
+// unknown are refused.
 
 #include "catch.hpp"
 
@@ -26,7 +27,14 @@ struct scratch {
   ~scratch() { fs::remove_all(path); }
 };
 
-constexpr transformer_shape shape{.vocabulary = 300, .width = 8, .blocks = 1, .heads = 2, .kv_heads = 1, .head_dim = 4, .hidden = 12, .positions = 16};
+constexpr transformer_shape shape{.vocabulary = 300,
+                                  .width = 8,
+                                  .blocks = 1,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .head_dim = 4,
+                                  .hidden = 12,
+                                  .positions = 16};
 
 // As another program would leave it: weights and config.json, its own tokenizer.json or none, no graft.json.
 fs::path foreign_model(const fs::path& folder, std::uint64_t seed, const std::string& tokenizer) {
@@ -71,10 +79,13 @@ TEST_CASE("mix_directories: a foreign tokenizer goes along", "[mix]") {
 
 TEST_CASE("mix_directories: tokenizers that differ or are unknown are refused", "[mix]") {
   const scratch folder;
-  const fs::path a = foreign_model(folder.path / "a", 1, R"({"model": 1})"), b = foreign_model(folder.path / "b", 2, R"({"model": 2})"),
+  const fs::path a = foreign_model(folder.path / "a", 1, R"({"model": 1})"),
+                 b = foreign_model(folder.path / "b", 2, R"({"model": 2})"),
                  none = foreign_model(folder.path / "none", 3, "");
-  CHECK(refusal({{a, "a", ""}, {b, "b", ""}}, folder.path / "out").find("expected the same tokenizer, got files-") != std::string::npos);
-  CHECK(refusal({{none, "n", ""}, {a, "a", ""}}, folder.path / "out").find("none has neither graft.json nor tokenizer files") != std::string::npos);
+  CHECK(refusal({{a, "a", ""}, {b, "b", ""}}, folder.path / "out").find("expected the same tokenizer, got files-") !=
+        std::string::npos);
+  CHECK(refusal({{none, "n", ""}, {a, "a", ""}}, folder.path / "out")
+            .find("none has neither graft.json nor tokenizer files") != std::string::npos);
   CHECK(refusal({{a, "same", ""}, {a, "same", ""}}, folder.path / "out").find("got same twice") != std::string::npos);
   CHECK(!fs::exists(folder.path / "out"));
 }

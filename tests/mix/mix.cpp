@@ -26,7 +26,15 @@ namespace {
 using moe = mixture<top_k<2>, no_balancer, routed>;
 
 transformer_shape seed_shape(bool tied = false, bool qk_norm = true) {
-  return {.vocabulary = 11, .width = 8, .blocks = 2, .heads = 2, .kv_heads = 1, .head_dim = 4, .hidden = 12, .positions = 16, .tied = tied,
+  return {.vocabulary = 11,
+          .width = 8,
+          .blocks = 2,
+          .heads = 2,
+          .kv_heads = 1,
+          .head_dim = 4,
+          .hidden = 12,
+          .positions = 16,
+          .tied = tied,
           .qk_norm = qk_norm};
 }
 parameter_layout dense_layout(const transformer_shape& shape) { return make_layout(transformer_specs(shape)); }
@@ -55,7 +63,8 @@ struct branches {
     for (const tensor_entry& entry : layout.tensors)
       for (index_t i = 0; i < entry.size(); ++i) {
         const auto at = static_cast<std::uint64_t>(entry.offset + i);
-        of[at] = static_cast<M>(random.normal(0, at) * std::pow(10.0, static_cast<double>(random.below(41, 1, at)) - 20.0));
+        of[at] =
+            static_cast<M>(random.normal(0, at) * std::pow(10.0, static_cast<double>(random.below(41, 1, at)) - 20.0));
       }
     return of;
   }
@@ -95,7 +104,8 @@ TEMPLATE_TEST_CASE("mix: a soup of identical models is that model, bit for bit",
 TEST_CASE("mix: soups against naive averages", "[mix]") {
   branches<float> models;
   for (std::uint64_t i = 1; i <= 3; ++i) models.add(models.draw(i), "model " + std::to_string(i));
-  const mix_options options = GENERATE(mix_options{}, mix_options{.weights = {3, 0, 1.5}}, mix_options{.weights = {0, 2, 0}});
+  const mix_options options =
+      GENERATE(mix_options{}, mix_options{.weights = {3, 0, 1.5}}, mix_options{.weights = {0, 2, 0}});
   std::vector<float> soup(models.values[0].size());
   mix<float>(soup_recipe, models.sources, models.layout, soup, options);
   const std::vector<double> weights = options.weights.empty() ? std::vector<double>{1, 1, 1} : options.weights;
@@ -109,7 +119,8 @@ TEST_CASE("mix: soups against naive averages", "[mix]") {
         size += static_cast<long double>(weights[m]) * std::abs(models.values[m][at]) / sum;
       }
       // One rounding to float, and a handful in fp64.
-      REQUIRE(std::abs(static_cast<long double>(soup[at]) - want) <= 1.001 * 0x1p-24 * std::abs(want) + 8 * 0x1p-53 * size + 1e-45);
+      REQUIRE(std::abs(static_cast<long double>(soup[at]) - want) <=
+              1.001 * 0x1p-24 * std::abs(want) + 8 * 0x1p-53 * size + 1e-45);
       if (sum == 2) REQUIRE(soup[at] == models.values[1][at]);
     }
   }
@@ -119,7 +130,8 @@ TEST_CASE("mix: btx keeps the branches' feed-forward layers as experts, averages
   branches<float> models;
   for (std::uint64_t i = 1; i <= 3; ++i) models.add(models.draw(i), "model " + std::to_string(i));
   const parameter_layout target = mixture_layout(models.shape, 3);
-  std::vector<float> soup(models.values[0].size()), mixed(static_cast<std::size_t>(target.size)), again(mixed.size()), other(mixed.size());
+  std::vector<float> soup(models.values[0].size()), mixed(static_cast<std::size_t>(target.size)), again(mixed.size()),
+      other(mixed.size());
   mix<float>(soup_recipe, models.sources, models.layout, soup);
   mix<float>(btx_recipe, models.sources, target, mixed, {.seed = 4});
   mix<float>(btx_recipe, models.sources, target, again, {.seed = 4});
@@ -142,8 +154,13 @@ TEST_CASE("mix: btx keeps the branches' feed-forward layers as experts, averages
       ++experts;
       const std::string layer = entry.name.substr(0, std::string("model.layers.0").size());
       const std::string part = entry.name.substr(entry.name.size() - 9);
-      const std::string name = layer + ".mlp." + (part == "w1.weight" ? "gate_proj" : part == "w3.weight" ? "up_proj" : "down_proj") + ".weight";
-      CHECK(std::equal(got, got + entry.size(), tensor_of(models.values[static_cast<std::size_t>(entry.expert)], models.layout, name)));
+      const std::string name = layer + ".mlp." +
+                               (part == "w1.weight"   ? "gate_proj"
+                                : part == "w3.weight" ? "up_proj"
+                                                      : "down_proj") +
+                               ".weight";
+      CHECK(std::equal(got, got + entry.size(),
+                       tensor_of(models.values[static_cast<std::size_t>(entry.expert)], models.layout, name)));
     } else {
       ++averaged;
       CHECK(std::equal(got, got + entry.size(), tensor_of(soup, models.layout, entry.name)));
@@ -156,20 +173,25 @@ TEST_CASE("mix: btx keeps the branches' feed-forward layers as experts, averages
 
 TEST_CASE("mix: a recipe is roles and rules", "[mix]") {
   static_assert(soup_recipe.rule_for(role::ffn) == merge_rule::average);
-  static_assert(btx_recipe.rule_for(role::ffn) == merge_rule::one_per_branch && btx_recipe.rule_for(role::router) == merge_rule::fresh &&
-                btx_recipe.rule_for(role::attention) == merge_rule::average && btx_recipe.rule_for(role::embedding) == merge_rule::average &&
-                btx_recipe.rule_for(role::norm) == merge_rule::average && btx_recipe.rule_for(role::head) == merge_rule::average);
+  static_assert(btx_recipe.rule_for(role::ffn) == merge_rule::one_per_branch &&
+                btx_recipe.rule_for(role::router) == merge_rule::fresh &&
+                btx_recipe.rule_for(role::attention) == merge_rule::average &&
+                btx_recipe.rule_for(role::embedding) == merge_rule::average &&
+                btx_recipe.rule_for(role::norm) == merge_rule::average &&
+                btx_recipe.rule_for(role::head) == merge_rule::average);
   CHECK(name_of(merge_rule::one_per_branch) == "one per branch");
   // A method of one's own: the average, but norms as they are drawn.
   constexpr recipe own = recipe{.name = "own"}.with(role::norm, merge_rule::fresh);
   branches<float> models;
   models.add(models.draw(1), "a");
   std::vector<float> out(models.values[0].size());
-  CHECK_THROWS_WITH(mix<float>(own, models.sources, models.layout, out),
-                    "mix: tensor model.layers.0.input_layernorm.weight of a was used 0 times by recipe own, expected once");
+  CHECK_THROWS_WITH(
+      mix<float>(own, models.sources, models.layout, out),
+      "mix: tensor model.layers.0.input_layernorm.weight of a was used 0 times by recipe own, expected once");
 }
 
-// Mixing with and without a branch: what is kept apart does not change, and the order of branches is the order of experts.
+// Mixing with and without a branch: what is kept apart does not change, and the order of branches is the order of
+// experts.
 TEST_CASE("mix: adding, removing and reordering branches of a btx mix", "[mix]") {
   branches<float> three, two;
   for (std::uint64_t i = 1; i <= 3; ++i) three.add(three.draw(i), "model " + std::to_string(i));
@@ -231,13 +253,17 @@ TEST_CASE("mix: other wrong input is refused with a sentence and nothing is lost
   models.add(models.draw(1), "seed");
   models.add(models.draw(2), "branch");
   std::vector<float> out(4096);
-  const auto soup = [&](const mix_options& options = {}) { mix<float>(soup_recipe, models.sources, models.layout, out, options); };
+  const auto soup = [&](const mix_options& options = {}) {
+    mix<float>(soup_recipe, models.sources, models.layout, out, options);
+  };
 
   models.sources[1].tokenizer = "words";
   CHECK_THROWS_WITH(soup(), "mix: seed and branch cannot be mixed: expected the same tokenizer, got bytes and words");
   models.sources[1].tokenizer = "bytes";
   models.sources[1].shape.scaling.original_positions = 4096;
-  CHECK_THROWS_WITH(soup(), "mix: seed and branch cannot be mixed: expected the same rope scaling original_positions, got 8192 and 4096");
+  CHECK_THROWS_WITH(
+      soup(),
+      "mix: seed and branch cannot be mixed: expected the same rope scaling original_positions, got 8192 and 4096");
   models.sources[1].shape = models.shape;
 
   CHECK_THROWS_WITH(mix<float>(soup_recipe, {}, models.layout, out), "mix: expected at least one model, got none");
@@ -254,7 +280,8 @@ TEST_CASE("mix: other wrong input is refused with a sentence and nothing is lost
   CHECK_THROWS_WITH(soup(), "mix: branch has no tensor lm_head.weight, which lm_head.weight is made from");
   // A tensor that a branch has and the target does not take.
   models.sources[1].layout = &models.layout;
-  CHECK_THROWS_WITH(mix<float>(soup_recipe, models.sources, lacking, out), "mix: tensor lm_head.weight of seed was used 0 times by recipe soup, expected once");
+  CHECK_THROWS_WITH(mix<float>(soup_recipe, models.sources, lacking, out),
+                    "mix: tensor lm_head.weight of seed was used 0 times by recipe soup, expected once");
   // A tensor of another size under the same name.
   parameter_layout turned = models.layout;
   std::swap(turned.tensors.back().rows, turned.tensors.back().columns);
@@ -264,10 +291,12 @@ TEST_CASE("mix: other wrong input is refused with a sentence and nothing is lost
 
   // More experts than branches, and fewer.
   CHECK_THROWS_WITH(mix<float>(btx_recipe, models.sources, mixture_layout(models.shape, 3), out),
-                    "mix: recipe btx keeps ffn parameters one per branch, but model.layers.0.block_sparse_moe.experts.2.w1.weight is the share of expert 2 and "
+                    "mix: recipe btx keeps ffn parameters one per branch, but "
+                    "model.layers.0.block_sparse_moe.experts.2.w1.weight is the share of expert 2 and "
                     "there are 2 models");
-  CHECK_THROWS_WITH(mix<float>(btx_recipe, models.sources, mixture_layout(models.shape, 1), out),
-                    "mix: tensor model.layers.0.mlp.gate_proj.weight of branch was used 0 times by recipe btx, expected once");
+  CHECK_THROWS_WITH(
+      mix<float>(btx_recipe, models.sources, mixture_layout(models.shape, 1), out),
+      "mix: tensor model.layers.0.mlp.gate_proj.weight of branch was used 0 times by recipe btx, expected once");
   // A dense target has no place for experts.
   CHECK_THROWS_AS(mix<float>(btx_recipe, models.sources, models.layout, out), error);
 }
@@ -275,10 +304,12 @@ TEST_CASE("mix: other wrong input is refused with a sentence and nothing is lost
 TEST_CASE("mix: what is trained after a mix", "[mix]") {
   const parameter_layout layout = mixture_layout(seed_shape(), 3);
   CHECK(!trainable_after_mix(mix_training::all));  // no rule: everything
-  const trainable_rule all_but_experts = trainable_after_mix(mix_training::all_but_experts), routers = trainable_after_mix(mix_training::routers);
+  const trainable_rule all_but_experts = trainable_after_mix(mix_training::all_but_experts),
+                       routers = trainable_after_mix(mix_training::routers);
   int experts = 0, gates = 0;
   for (const tensor_entry& entry : layout.tensors) {
-    const bool is_expert = entry.name.find(".experts.") != std::string::npos, is_gate = entry.name.find("block_sparse_moe.gate") != std::string::npos;
+    const bool is_expert = entry.name.find(".experts.") != std::string::npos,
+               is_gate = entry.name.find("block_sparse_moe.gate") != std::string::npos;
     CHECK(all_but_experts(entry) == !is_expert);
     CHECK(routers(entry) == is_gate);
     experts += is_expert;

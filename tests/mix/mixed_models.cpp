@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// What mixed models compute: a mix of copies of one seed computes what the seed computes, for any router whose weights sum to one.
+// What mixed models compute: a mix of copies of one seed computes what the seed computes, for any router whose weights
+// sum to one.
 
 #include "catch.hpp"
 
@@ -15,7 +16,8 @@
 using namespace graft;
 using namespace graft::test;
 
-TEMPLATE_TEST_CASE("mix: a btx mix of copies of a seed gives the seed's logits", "[mix]", mixture_of<1>, mixture_of<2>, mixture_of<3>) {
+TEMPLATE_TEST_CASE("mix: a btx mix of copies of a seed gives the seed's logits", "[mix]", mixture_of<1>, mixture_of<2>,
+                   mixture_of<3>) {
   context<cpu> ctx({.threads = 1});
   transformer_shape shape = small_shape();
   shape.qk_norm = true;

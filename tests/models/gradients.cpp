@@ -16,11 +16,14 @@ using namespace graft::test;
 
 namespace {
 
-// token_scale * sum of cross entropies + auxiliary_scale * balancers' losses against what forward_backward adds to the gradients.
+// token_scale * sum of cross entropies + auxiliary_scale * balancers' losses against what forward_backward adds to the
+// gradients.
 template <class Model>
 std::string model_mismatch(Model& model, index_t groups = 1) {
   const token_batch batch(2, 6, model.shape().vocabulary);
-  const pass_options options{.token_scale = 1.0 / static_cast<double>(batch.target_count()), .auxiliary_scale = 0.75, .balance_groups = groups};
+  const pass_options options{.token_scale = 1.0 / static_cast<double>(batch.target_count()),
+                             .auxiliary_scale = 0.75,
+                             .balance_groups = groups};
   model.parameters().set_trainable({});
   const auto gradients = model.parameters().gradients();
   const auto run = [&] {
@@ -69,7 +72,8 @@ TEST_CASE("models: dense transformer gradients by central differences", "[models
   CHECK(model_mismatch(model) == "");
 }
 
-TEMPLATE_TEST_CASE("models: mixture transformer gradients by central differences", "[models]", mixture_of<1>, mixture_of<2>, mixture_of<3>) {
+TEMPLATE_TEST_CASE("models: mixture transformer gradients by central differences", "[models]", mixture_of<1>,
+                   mixture_of<2>, mixture_of<3>) {
   context<cpu> ctx({.threads = 1});
   const index_t experts = GENERATE(1, 3);
   if (experts < TestType::slots) return;
@@ -88,7 +92,8 @@ TEST_CASE("models: gradients of a mixture one of whose experts has no token", "[
   transformer<mixture_of<2>, compute<fp64, cpu>> model(ctx, small_shape(3));
   randomize(model, 3);
   // Equal rows of the gate tie, and ties go to the lower index: expert 2 gets nothing.
-  for (const char* name : {"model.layers.0.block_sparse_moe.gate.weight", "model.layers.1.block_sparse_moe.gate.weight"}) {
+  for (const char* name :
+       {"model.layers.0.block_sparse_moe.gate.weight", "model.layers.1.block_sparse_moe.gate.weight"}) {
     double* gate = model.parameters().master().data + model.layout().find(name)->offset;
     for (index_t i = 0; i < 24; ++i) gate[i] = i < 16 ? gate[i % 8] : 0;
     for (index_t i = 0; i < 8; ++i) gate[16 + i] = gate[i];

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// What a model promises beside its gradients: its passes agree with one another, the past does not see the future, sequences do
-// not see each other, freezing leaves the rest alone, a second step asks for no memory.
+// What a model promises beside its gradients: its passes agree with one another, the past does not see the future,
+// sequences do not see each other, freezing leaves the rest alone, a second step asks for no memory.
 
 #include "catch.hpp"
 
@@ -39,7 +39,8 @@ tensor<typename Model::M> all_logits(Model& model, const token_batch& batch) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("models: losses, logits and the training pass agree", "[models]", dense_of<fp64>, moe_of<fp64>, moe_of<fp32>) {
+TEMPLATE_TEST_CASE("models: losses, logits and the training pass agree", "[models]", dense_of<fp64>, moe_of<fp64>,
+                   moe_of<fp32>) {
   using M = typename TestType::M;
   context<cpu> ctx({.threads = 1});
   TestType model(ctx, shape_for<TestType>());
@@ -60,7 +61,9 @@ TEMPLATE_TEST_CASE("models: losses, logits and the training pass agree", "[model
   if (TestType::mixture_type::present) {
     CHECK(trained.auxiliary_sum > 0);
     for (std::size_t layer = 0; layer < 2; ++layer)
-      CHECK(trained.expert_counts[3 * layer] + trained.expert_counts[3 * layer + 1] + trained.expert_counts[3 * layer + 2] == 2 * rows);
+      CHECK(trained.expert_counts[3 * layer] + trained.expert_counts[3 * layer + 1] +
+                trained.expert_counts[3 * layer + 2] ==
+            2 * rows);
   } else {
     CHECK(trained.auxiliary_sum == 0);
     CHECK(trained.expert_counts.empty());
@@ -87,10 +90,12 @@ TEMPLATE_TEST_CASE("models: losses, logits and the training pass agree", "[model
   tensor<M> next(3, 11);
   model.next_token_logits(next.matrix(), batch.input());
   for (index_t b = 0; b < 3; ++b)
-    for (index_t v = 0; v < 11; ++v) CHECK(std::abs(next.at(b, v) - logits.at(5 * b + 4, v)) <= 32 * unit_roundoff<M> * (1 + std::abs(next.at(b, v))));
+    for (index_t v = 0; v < 11; ++v)
+      CHECK(std::abs(next.at(b, v) - logits.at(5 * b + 4, v)) <= 32 * unit_roundoff<M> * (1 + std::abs(next.at(b, v))));
 }
 
-TEMPLATE_TEST_CASE("models: a later token never changes what came before, nor another sequence", "[models]", dense_of<fp64>, moe_of<fp32>) {
+TEMPLATE_TEST_CASE("models: a later token never changes what came before, nor another sequence", "[models]",
+                   dense_of<fp64>, moe_of<fp32>) {
   context<cpu> ctx({.threads = 1});
   TestType model(ctx, shape_for<TestType>());
   randomize(model, 1);
@@ -151,7 +156,8 @@ TEST_CASE("models: setting what is trained clears gradients of before", "[models
   for (index_t i = 0; i < arena.extent(0); ++i) REQUIRE(arena[i] == 0);
 }
 
-TEMPLATE_TEST_CASE("models: no memory is asked for after the first pass", "[models]", dense_of<fp64>, moe_of<fp64>, moe_of<bf16>) {
+TEMPLATE_TEST_CASE("models: no memory is asked for after the first pass", "[models]", dense_of<fp64>, moe_of<fp64>,
+                   moe_of<bf16>) {
   context<cpu> ctx({.threads = 2});
   TestType model(ctx, shape_for<TestType>());
   randomize(model, 1);
@@ -201,22 +207,27 @@ TEST_CASE("models: initial values are those of the declaration and shared by mod
       continue;
     }
     CHECK(drawn != values(other, entry.name));
-    // Mean within 5 standard errors of 0, variance within 5 of 0.02^2 (the variance of a sample's variance is 2 sigma^4 / n).
+    // Mean within 5 standard errors of 0, variance within 5 of 0.02^2 (the variance of a sample's variance is 2 sigma^4
+    // / n).
     CHECK(std::abs(sum / n) < 5 * 0.02 / std::sqrt(n));
     CHECK(std::abs(square / n - 0.0004) < 5 * 0.0004 * std::sqrt(2 / n));
     if (dense.layout().find(entry.name) != nullptr) CHECK(values(dense, entry.name) == drawn);
   }
-  CHECK(values(a, "model.layers.0.block_sparse_moe.experts.0.w1.weight") != values(a, "model.layers.0.block_sparse_moe.experts.1.w1.weight"));
+  CHECK(values(a, "model.layers.0.block_sparse_moe.experts.0.w1.weight") !=
+        values(a, "model.layers.0.block_sparse_moe.experts.1.w1.weight"));
   CHECK(values(a, "model.layers.0.self_attn.q_proj.weight") != values(a, "model.layers.1.self_attn.q_proj.weight"));
 }
 
 TEST_CASE("models: shapes that contradict themselves or the policies are refused", "[models]") {
   context<cpu> ctx({.threads = 1});
-  CHECK_THROWS_WITH(dense_of<fp32>(ctx, small_shape(2)), "dense_transformer: expected a shape without experts, got experts=2");
-  CHECK_THROWS_WITH(moe_of<fp32>(ctx, small_shape(1)), "moe: expected experts_per_token <= experts, got experts_per_token=2, experts=1");
+  CHECK_THROWS_WITH(dense_of<fp32>(ctx, small_shape(2)),
+                    "dense_transformer: expected a shape without experts, got experts=2");
+  CHECK_THROWS_WITH(moe_of<fp32>(ctx, small_shape(1)),
+                    "moe: expected experts_per_token <= experts, got experts_per_token=2, experts=1");
   transformer_shape shape = small_shape();
   shape.kv_heads = 3;
-  CHECK_THROWS_WITH(dense_of<fp32>(ctx, shape), "transformer_shape: expected heads to be a multiple of kv_heads, got heads=2, kv_heads=3");
+  CHECK_THROWS_WITH(dense_of<fp32>(ctx, shape),
+                    "transformer_shape: expected heads to be a multiple of kv_heads, got heads=2, kv_heads=3");
   shape = small_shape();
   shape.head_dim = 5;
   CHECK_THROWS_AS(dense_of<fp32>(ctx, shape), error);

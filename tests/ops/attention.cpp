@@ -75,7 +75,8 @@ results<T> compute(const attention_shape& shape, matrix<T>& qkv, matrix<T>& d_ou
   results<T> r{matrix<T>(shape.tokens(), shape.out_width()), matrix<M>(shape.tokens(), shape.heads),
                matrix<T>(shape.tokens(), shape.qkv_width())};
   if (how == method::rows) {
-    detail::attention_forward_rows<context<cpu>, T, host_space>(ctx, r.out.view(), r.log_sum_exp.view(), qkv.view(), shape);
+    detail::attention_forward_rows<context<cpu>, T, host_space>(ctx, r.out.view(), r.log_sum_exp.view(), qkv.view(),
+                                                                shape);
     detail::attention_backward_rows<context<cpu>, T, host_space>(ctx, r.d_qkv.view(), d_out.view(), r.out.view(),
                                                                  r.log_sum_exp.view(), qkv.view(), shape);
   } else {
@@ -97,7 +98,8 @@ struct tolerances {
   double weight, gradient, epsilon, storage;
 
   explicit tolerances(index_t head_dim)
-      : epsilon(std::numeric_limits<accumulator_t<T>>::epsilon()), storage(std::is_same_v<T, bfloat16> ? 1.0 / 256 : epsilon) {
+      : epsilon(std::numeric_limits<accumulator_t<T>>::epsilon()),
+        storage(std::is_same_v<T, bfloat16> ? 1.0 / 256 : epsilon) {
     const double d = static_cast<double>(head_dim);
     weight = 2.0 * std::sqrt(d) * epsilon + 8.0 * epsilon;
     gradient = 4.0 * std::sqrt(d) * weight + 4.0 * d * epsilon;
@@ -110,7 +112,8 @@ bool near(double value, double expected, double tolerance) { return std::abs(val
 // Compares with the definition, in fp64. The backward pass is compared as what it is: a function of qkv, d_out, and
 // the stored out and log_sum_exp. Returns the number of elements that differ.
 template <class T>
-void check_against_reference(const attention_shape& s, const matrix<T>& qkv, const matrix<T>& d_out, const results<T>& r) {
+void check_against_reference(const attention_shape& s, const matrix<T>& qkv, const matrix<T>& d_out,
+                             const results<T>& r) {
   const tolerances<T> tolerance(s.head_dim);
   const index_t d = s.head_dim;
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
@@ -135,7 +138,8 @@ void check_against_reference(const attention_shape& s, const matrix<T>& qkv, con
         delta += d_out.at(t, h * d + c) * r.out.at(t, h * d + c);
       }
       const double log_sum = std::log(total), stored = r.log_sum_exp.at(t, h);
-      wrong_log += !near(stored, log_sum, tolerance.weight + tolerance.sum(n) + 4 * tolerance.epsilon * (1 + std::abs(log_sum)));
+      wrong_log +=
+          !near(stored, log_sum, tolerance.weight + tolerance.sum(n) + 4 * tolerance.epsilon * (1 + std::abs(log_sum)));
 
       for (index_t j = 0; j < n; ++j) {
         const double weight = p[j] * std::exp(-stored);
@@ -151,16 +155,18 @@ void check_against_reference(const attention_shape& s, const matrix<T>& qkv, con
         }
       }
       for (index_t c = 0; c < d; ++c)
-        wrong_dq += !near(r.d_qkv.at(t, s.query(h) + c), dq[c],
-                          scale * (tolerance.gradient + tolerance.sum(n) * 4 * std::sqrt(d)) + tolerance.storage * std::abs(dq[c]));
+        wrong_dq += !near(
+            r.d_qkv.at(t, s.query(h) + c), dq[c],
+            scale * (tolerance.gradient + tolerance.sum(n) * 4 * std::sqrt(d)) + tolerance.storage * std::abs(dq[c]));
     }
   for (index_t t = 0; t < s.tokens(); ++t)
     for (index_t g = 0; g < s.kv_heads; ++g)
       for (index_t c = 0; c < d; ++c) {
         const index_t key = t * s.kv_heads + g, n = (s.positions - t % s.positions) * s.group();
         const double a = dk[key * d + c], b = dv[key * d + c], sum = weight_sum[key];
-        wrong_dk += !near(r.d_qkv.at(t, s.key(g) + c), a,
-                          scale * sum * (tolerance.gradient + tolerance.sum(n) * 4 * std::sqrt(d)) + tolerance.storage * std::abs(a));
+        wrong_dk += !near(
+            r.d_qkv.at(t, s.key(g) + c), a,
+            scale * sum * (tolerance.gradient + tolerance.sum(n) * 4 * std::sqrt(d)) + tolerance.storage * std::abs(a));
         wrong_dv += !near(r.d_qkv.at(t, s.value(g) + c), b,
                           sum * (tolerance.weight + tolerance.sum(n)) + tolerance.storage * std::abs(b));
       }
@@ -180,7 +186,7 @@ std::string describe(const attention_shape& s) {
 }
 
 // One token; G = 1, G = H and between; one block, exactly two, a few rows more; odd head sizes, one and more vectors.
-const attention_shape shapes[] = {{2, 1, 2, 1, 5},   {3, 7, 4, 4, 64},   {2, 64, 2, 2, 16}, {1, 65, 4, 1, 7},
+const attention_shape shapes[] = {{2, 1, 2, 1, 5},   {3, 7, 4, 4, 64},   {2, 64, 2, 2, 16},  {1, 65, 4, 1, 7},
                                   {2, 128, 2, 1, 1}, {1, 150, 4, 2, 48}, {1, 201, 3, 3, 33}, {1, 130, 2, 1, 100}};
 
 template <class T>
@@ -220,7 +226,8 @@ void check_causal() {
     for (index_t t = changed; t < shape.positions; ++t)
       for (index_t c = 0; c < shape.out_width(); ++c) d_out(t, c) = T(0.0f);
     const auto before = compute(shape, qkv, d_out, method::chosen);
-    for (index_t c = 0; c < shape.qkv_width(); ++c) qkv(changed, c) = T(3.0f * static_cast<float>(qkv.at(changed, c)) + 1.0f);
+    for (index_t c = 0; c < shape.qkv_width(); ++c)
+      qkv(changed, c) = T(3.0f * static_cast<float>(qkv.at(changed, c)) + 1.0f);
     const auto after = compute(shape, qkv, d_out, method::chosen);
 
     index_t moved = 0, seen = 0, leaked = 0;
@@ -258,7 +265,8 @@ TEST_CASE("attention: fp32 arithmetic on the CPU goes in blocks", "[ops][attenti
 }
 
 TEST_CASE("attention: gradients agree with finite differences", "[ops][attention]") {
-  const attention_shape shape = GENERATE(attention_shape{2, 6, 4, 2, 5}, attention_shape{1, 4, 2, 1, 3}, attention_shape{1, 5, 3, 3, 2});
+  const attention_shape shape =
+      GENERATE(attention_shape{2, 6, 4, 2, 5}, attention_shape{1, 4, 2, 1, 3}, attention_shape{1, 5, 3, 3, 2});
   auto qkv = random_matrix<double>(shape.tokens(), shape.qkv_width(), 7, 1.5);
   auto d_out = random_matrix<double>(shape.tokens(), shape.out_width(), 8);
   const auto analytic = compute(shape, qkv, d_out, method::chosen);

@@ -35,12 +35,15 @@ B at_scale_one() {
 }
 
 static_assert(Balancer<both> && Balancer<no_balancer> && !Balancer<int>);
-static_assert(!no_balancer::spec.logit_gradients && both::spec.logit_gradients && !all<no_balancer>::spec.logit_gradients);
+static_assert(!no_balancer::spec.logit_gradients && both::spec.logit_gradients &&
+              !all<no_balancer>::spec.logit_gradients);
 static_assert(std::is_trivially_copyable_v<three>);
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("balancer: the laws hold", "[policies]", no_balancer, switch_loss, z_loss, both) { balancer_laws(at_scale_one<TestType>()); }
+TEMPLATE_TEST_CASE("balancer: the laws hold", "[policies]", no_balancer, switch_loss, z_loss, both) {
+  balancer_laws(at_scale_one<TestType>());
+}
 
 TEST_CASE("balancer: switch_loss is its coefficient at balance, for every number of slots", "[policies]") {
   for (const index_t experts : {1, 3, 8}) {
@@ -56,7 +59,8 @@ TEST_CASE("balancer: switch_loss is its coefficient at balance, for every number
   CHECK(switch_loss{}.coefficient == 0.01);
 }
 
-TEST_CASE("balancer: z_loss is the mean squared logsumexp, at zero logits the squared logarithm of the experts", "[policies]") {
+TEST_CASE("balancer: z_loss is the mean squared logsumexp, at zero logits the squared logarithm of the experts",
+          "[policies]") {
   owned_statistics<double> at = owned_statistics<double>::proportional({0.25, 0.25, 0.25, 0.25}, 2);
   at.mean_squared_lse = std::log(4.0) * std::log(4.0);
   CHECK(z_loss{.coefficient = 0.5}.loss(at.view()) == 0.5 * std::log(4.0) * std::log(4.0));

@@ -37,17 +37,19 @@ struct logit_top : row_router<logit_score, select_top<K>, selected_score> {
   static constexpr const char* name = "logit_top";
 };
 
-static_assert(top_k<2>::spec.experts_per_token == 2 && top_k<2>::spec.weights_sum_to_one && top_k<2>::spec.logit_gradients &&
-              top_k<2>::spec.causal && !top_k<2>::spec.selection_bias);
+static_assert(top_k<2>::spec.experts_per_token == 2 && top_k<2>::spec.weights_sum_to_one &&
+              top_k<2>::spec.logit_gradients && top_k<2>::spec.causal && !top_k<2>::spec.selection_bias);
 static_assert(!softmax_top<2>::spec.weights_sum_to_one);
 static_assert(Router<top_k<1>> && Router<softmax_top<3>> && !Router<int>);
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("router: top_k keeps the laws", "[policies]", top_k<1>, top_k<2>, top_k<4>, top_k<5>) { router_laws(TestType{}); }
+TEMPLATE_TEST_CASE("router: top_k keeps the laws", "[policies]", top_k<1>, top_k<2>, top_k<4>, top_k<5>) {
+  router_laws(TestType{});
+}
 
-TEMPLATE_TEST_CASE("router: other rows of scores and weights keep the laws", "[policies]", softmax_top<1>, softmax_top<2>,
-                   softmax_over_softmax<2>, logit_top<2>) {
+TEMPLATE_TEST_CASE("router: other rows of scores and weights keep the laws", "[policies]", softmax_top<1>,
+                   softmax_top<2>, softmax_over_softmax<2>, logit_top<2>) {
   router_laws(TestType{});
 }
 
@@ -63,7 +65,8 @@ TEST_CASE("router: top_k against a naive gate", "[policies]") {
       return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
     });
     double sum = 0;
-    for (int k = 0; k < slots; ++k) sum += std::exp(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])]);
+    for (int k = 0; k < slots; ++k)
+      sum += std::exp(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])]);
     const auto token = route_one(top_k<slots>{}, group, logits);
     for (std::size_t k = 0; k < slots; ++k) {
       CHECK(token.selected[k] == order[k]);
@@ -107,18 +110,23 @@ TEST_CASE("router: top_k of one gives weight 1 and no gradient", "[policies]") {
 TEST_CASE("expert layout: routed takes its number of experts from the shape or fixes it", "[policies]") {
   transformer_shape shape{.hidden = 12, .experts = 5};
   static_assert(check_expert_layout<routed>() && check_expert_layout<routed_experts<3>>() && !ExpertLayout<int>);
-  static_assert(routed::spec.experts == dynamic_experts && routed_experts<3>::spec.experts == 3 && routed::spec.dropless);
+  static_assert(routed::spec.experts == dynamic_experts && routed_experts<3>::spec.experts == 3 &&
+                routed::spec.dropless);
   CHECK(routed{}.experts(shape) == 5);
   CHECK(routed{}.hidden(shape) == 12);
   CHECK(routed_experts<3>{}.experts(shape) == 3);
 
-  // A dropless plan has one row for every filled slot, sorted by expert, ties by slot. Expert 1 has no token, slot 3 is empty.
+  // A dropless plan has one row for every filled slot, sorted by expert, ties by slot. Expert 1 has no token, slot 3 is
+  // empty.
   context<cpu> ctx({.threads = 1});
   const std::vector<std::int32_t> slots = {2, 0, 0, -1, 4, 2};
   const auto plan = routed{}.dispatch(ctx, vector_view<const std::int32_t>(slots.data(), 6), 5, 2);
-  CHECK(std::vector<std::int32_t>(plan.offsets.data, plan.offsets.data + 6) == std::vector<std::int32_t>{0, 2, 2, 4, 4, 5});
-  CHECK(std::vector<std::int32_t>(plan.slot_of_row.data, plan.slot_of_row.data + 6) == std::vector<std::int32_t>{1, 2, 0, 5, 4, -1});
-  CHECK(std::vector<std::int32_t>(plan.row_of_slot.data, plan.row_of_slot.data + 6) == std::vector<std::int32_t>{2, 0, 1, -1, 4, 3});
+  CHECK(std::vector<std::int32_t>(plan.offsets.data, plan.offsets.data + 6) ==
+        std::vector<std::int32_t>{0, 2, 2, 4, 4, 5});
+  CHECK(std::vector<std::int32_t>(plan.slot_of_row.data, plan.slot_of_row.data + 6) ==
+        std::vector<std::int32_t>{1, 2, 0, 5, 4, -1});
+  CHECK(std::vector<std::int32_t>(plan.row_of_slot.data, plan.row_of_slot.data + 6) ==
+        std::vector<std::int32_t>{2, 0, 1, -1, 4, 3});
   CHECK(*plan.row_count() == 5);
 }
 

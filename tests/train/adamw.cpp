@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// AdamW against a naive reference in double precision: clipping, decay where it is declared, frozen tensors, the narrow copy.
+// AdamW against a naive reference in double precision: clipping, decay where it is declared, frozen tensors, the narrow
+// copy.
 
 #include "catch.hpp"
 
@@ -79,10 +80,12 @@ TEMPLATE_TEST_CASE("adamw: several steps against the equations", "[train]", fp64
 
     double square = 0;
     for (std::size_t i = 0; i < layout.tensors.size(); ++i)
-      for (index_t j = 0; trained[i] && j < layout.tensors[i].size(); ++j) square += std::pow(drawn.at(0, layout.tensors[i].offset + j), 2);
+      for (index_t j = 0; trained[i] && j < layout.tensors[i].size(); ++j)
+        square += std::pow(drawn.at(0, layout.tensors[i].offset + j), 2);
     const double norm = std::sqrt(square), factor = clip > 0 && norm > clip ? clip / norm : 1.0;
     CHECK((factor < 1) == (clip == 1.0));
-    CHECK(std::abs(optimizer.gradient_norm(ctx) - norm) <= 100 * u<M>() * norm);  // blocks of 2048 in 16 lanes, then a few blocks
+    CHECK(std::abs(optimizer.gradient_norm(ctx) - norm) <=
+          100 * u<M>() * norm);  // blocks of 2048 in 16 lanes, then a few blocks
     for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
       if (!trained[i]) continue;
       for (index_t j = 0; j < layout.tensors[i].size(); ++j) {
@@ -91,12 +94,14 @@ TEMPLATE_TEST_CASE("adamw: several steps against the equations", "[train]", fp64
         m[at] = 0.8 * m[at] + 0.2 * g;
         v[at] = 0.9 * v[at] + 0.1 * g * g;
         const double decay = layout.tensors[i].decay ? 0.25 : 0.0;
-        p[at] -= rate * (m[at] / (1 - std::pow(0.8, t)) / (std::sqrt(v[at] / (1 - std::pow(0.9, t))) + 1e-3) + decay * p[at]);
+        p[at] -= rate *
+                 (m[at] / (1 - std::pow(0.8, t)) / (std::sqrt(v[at] / (1 - std::pow(0.9, t))) + 1e-3) + decay * p[at]);
       }
     }
   }
-  // Each step rounds a parameter once or twice and moves it by rate * (at most 3 + decay |p|), itself off by some hundred u (the
-  // norm's sum and a dozen operations; moments can cancel, so their errors count against |g|, which is at most 0.5, and eps).
+  // Each step rounds a parameter once or twice and moves it by rate * (at most 3 + decay |p|), itself off by some
+  // hundred u (the norm's sum and a dozen operations; moments can cancel, so their errors count against |g|, which is
+  // at most 0.5, and eps).
   for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
     const tensor_entry& entry = layout.tensors[i];
     INFO(entry.name);
@@ -109,7 +114,8 @@ TEMPLATE_TEST_CASE("adamw: several steps against the equations", "[train]", fp64
         REQUIRE(static_cast<float>(narrow[at]) == 7.0f);
         continue;
       }
-      REQUIRE(std::abs(master.at(0, j) - p[at]) <= u<M>() * (10 * (1 + std::abs(p[at])) + 5 * 0.05 * 400 * (3 + std::abs(p[at]))));
+      REQUIRE(std::abs(master.at(0, j) - p[at]) <=
+              u<M>() * (10 * (1 + std::abs(p[at])) + 5 * 0.05 * 400 * (3 + std::abs(p[at]))));
       REQUIRE(std::abs(static_cast<double>(optimizer.first_moment()[j]) - m[at]) <= 200 * u<M>());
       REQUIRE(std::abs(static_cast<double>(optimizer.second_moment()[j]) - v[at]) <= 200 * u<M>());
       if (has_narrow_copy<TestType>) REQUIRE(widen(narrow[at]) == widen(T(master.values[at])));
@@ -136,6 +142,8 @@ TEST_CASE("adamw: the same bits for any number of threads", "[train]") {
 TEST_CASE("adamw: a model with nothing to train and flags that do not fit are refused", "[train]") {
   context<cpu> ctx({.threads = 1});
   using optimizer = adamw<compute<fp32, cpu>>;
-  CHECK_THROWS_WITH(optimizer(ctx, sample_layout(), std::vector<bool>(6, false), {}), "adamw: nothing to train, every tensor is frozen");
-  CHECK_THROWS_WITH(optimizer(ctx, sample_layout(), std::vector<bool>(5, true), {}), "adamw: expected a flag for each of 6 tensors, got 5");
+  CHECK_THROWS_WITH(optimizer(ctx, sample_layout(), std::vector<bool>(6, false), {}),
+                    "adamw: nothing to train, every tensor is frozen");
+  CHECK_THROWS_WITH(optimizer(ctx, sample_layout(), std::vector<bool>(5, true), {}),
+                    "adamw: expected a flag for each of 6 tensors, got 5");
 }

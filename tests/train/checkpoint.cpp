@@ -93,13 +93,14 @@ TEST_CASE("checkpoint: what is no checkpoint of this run is refused and nothing 
   process<dense_of<fp32>> faster(1, options);
   const std::string untouched = faster.state();
   CHECK_THROWS_WITH(load_checkpoint(faster.run, file, "data"),
-                    Catch::Contains(file.string()) && Catch::Contains("belongs to another run") && Catch::Contains("learning_rate=0.01 ") &&
-                        Catch::Contains("learning_rate=0.02 "));
+                    Catch::Contains(file.string()) && Catch::Contains("belongs to another run") &&
+                        Catch::Contains("learning_rate=0.01 ") && Catch::Contains("learning_rate=0.02 "));
   CHECK_THROWS_WITH(load_checkpoint(faster.run, file, "other"), Catch::Contains("data=data"));
   CHECK(faster.state() == untouched);
   CHECK(faster.run.next_step() == 0);
   process<dense_of<bf16>> narrow(1);
-  CHECK_THROWS_WITH(load_checkpoint(narrow.run, file, "data"), Catch::Contains("precision=fp32") && Catch::Contains("precision=bf16"));
+  CHECK_THROWS_WITH(load_checkpoint(narrow.run, file, "data"),
+                    Catch::Contains("precision=fp32") && Catch::Contains("precision=bf16"));
 
   process<dense_of<fp32>> fresh(1);
   const std::string before = fresh.state();
@@ -115,7 +116,8 @@ TEST_CASE("checkpoint: what is no checkpoint of this run is refused and nothing 
   const fs::path weights = folder.path / "weights.safetensors";
   const std::vector<float> some = {1, 2};
   write_safetensors(weights, {make_tensor_source("w", {2}, some.data(), file_dtype::f32)}, {});
-  CHECK_THROWS_WITH(load_checkpoint(fresh.run, weights, "data"), Catch::Contains("expected the checkpoint of a training run"));
+  CHECK_THROWS_WITH(load_checkpoint(fresh.run, weights, "data"),
+                    Catch::Contains("expected the checkpoint of a training run"));
   write_safetensors(weights, {make_tensor_source("master", {2}, some.data(), file_dtype::f32)},
                     {{"step", "1"}, {"signature", run_signature(fresh.run, "data")}});
   CHECK_THROWS_WITH(load_checkpoint(fresh.run, weights, "data"), Catch::Contains("expected a tensor 'master' of"));

@@ -19,8 +19,8 @@ using namespace graft::test;
 
 namespace fs = std::filesystem;
 
-TEMPLATE_TEST_CASE("resume: threads, repetition and a checkpoint at any step give the same bits", "[train]", dense_of<fp32>, dense_of<bf16>,
-                   moe_of<fp32>, moe_of<bf16>) {
+TEMPLATE_TEST_CASE("resume: threads, repetition and a checkpoint at any step give the same bits", "[train]",
+                   dense_of<fp32>, dense_of<bf16>, moe_of<fp32>, moe_of<bf16>) {
   const scratch_folder folder;
   const fs::path file = folder.path / "checkpoint.safetensors";
   process<TestType> undisturbed(2);
@@ -43,7 +43,8 @@ TEMPLATE_TEST_CASE("resume: threads, repetition and a checkpoint at any step giv
       before.losses(stop);
       save_checkpoint(before.run, file, "arithmetic", {{"note", "kept"}});
     }
-    process<TestType> after(stop == 1 ? 2 : 1, some_steps(), {}, 99);  // starts from other weights: all come from the file
+    process<TestType> after(stop == 1 ? 2 : 1, some_steps(), {},
+                            99);  // starts from other weights: all come from the file
     const auto extra = load_checkpoint(after.run, file, "arithmetic");
     CHECK(extra == std::map<std::string, std::string>{{"note", "kept"}});
     CHECK(after.run.next_step() == stop);
@@ -52,17 +53,19 @@ TEMPLATE_TEST_CASE("resume: threads, repetition and a checkpoint at any step giv
   }
 }
 
-TEMPLATE_TEST_CASE("trainer: frozen tensors keep their bits under weight decay", "[train]", moe_of<fp32>, moe_of<bf16>) {
+TEMPLATE_TEST_CASE("trainer: frozen tensors keep their bits under weight decay", "[train]", moe_of<fp32>,
+                   moe_of<bf16>) {
   struct freeze {
     const char* what;
     bool (*frozen)(const tensor_entry&);
   };
-  const freeze of = GENERATE(freeze{"experts", [](const tensor_entry& e) { return e.expert >= 0; }},
-                             freeze{"one expert", [](const tensor_entry& e) { return e.expert == 1; }},
-                             freeze{"norms", [](const tensor_entry& e) { return e.kind == role::norm; }},
-                             freeze{"attention", [](const tensor_entry& e) { return e.kind == role::attention; }},
-                             freeze{"one part", [](const tensor_entry& e) { return e.name == "model.layers.0.self_attn.k_proj.weight"; }},
-                             freeze{"all but routers", [](const tensor_entry& e) { return e.kind != role::router; }});
+  const freeze of = GENERATE(
+      freeze{"experts", [](const tensor_entry& e) { return e.expert >= 0; }},
+      freeze{"one expert", [](const tensor_entry& e) { return e.expert == 1; }},
+      freeze{"norms", [](const tensor_entry& e) { return e.kind == role::norm; }},
+      freeze{"attention", [](const tensor_entry& e) { return e.kind == role::attention; }},
+      freeze{"one part", [](const tensor_entry& e) { return e.name == "model.layers.0.self_attn.k_proj.weight"; }},
+      freeze{"all but routers", [](const tensor_entry& e) { return e.kind != role::router; }});
   INFO(of.what);
   process<TestType> p(1, some_steps(), [&](const tensor_entry& entry) { return !of.frozen(entry); });
   const auto before = master_of(p.model);
@@ -77,7 +80,8 @@ TEMPLATE_TEST_CASE("trainer: frozen tensors keep their bits under weight decay",
     const bool same = std::memcmp(&before[at], &after[at], size * sizeof(before[0])) == 0;
     CHECK(same == of.frozen(entry));
     kept += same;
-    if (of.frozen(entry) && narrow.data != nullptr) CHECK(std::memcmp(&narrow_before[at], narrow.data + at, size * sizeof(narrow_before[0])) == 0);
+    if (of.frozen(entry) && narrow.data != nullptr)
+      CHECK(std::memcmp(&narrow_before[at], narrow.data + at, size * sizeof(narrow_before[0])) == 0);
   }
   CHECK(kept > 0);
 }

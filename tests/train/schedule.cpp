@@ -13,9 +13,13 @@ using namespace graft;
 
 namespace {
 
-bool near(double a, double b) { return std::abs(a - b) <= 8 * 0x1p-53 * std::abs(b) + 1e-30; }  // a handful of operations
+bool near(double a, double b) {
+  return std::abs(a - b) <= 8 * 0x1p-53 * std::abs(b) + 1e-30;
+}  // a handful of operations
 
-schedule_options with(decay_form form) { return {.peak = 0.5, .warmup_steps = 10, .total_steps = 110, .form = form, .final_fraction = 0.1}; }
+schedule_options with(decay_form form) {
+  return {.peak = 0.5, .warmup_steps = 10, .total_steps = 110, .form = form, .final_fraction = 0.1};
+}
 
 }  // namespace
 

@@ -47,7 +47,12 @@ double furthest(const trained_run& a, const trained_run& b) {
 
 // eps of 1e-3 keeps an update from magnifying the rounding of a gradient near zero: by rate / eps = 10 at most.
 training_options three_steps(index_t micro, index_t groups) {
-  training_options options{.steps = 3, .sequences = 4, .positions = 5, .micro_sequences = micro, .balance_groups = groups, .learning_rate = 0.01,
+  training_options options{.steps = 3,
+                           .sequences = 4,
+                           .positions = 5,
+                           .micro_sequences = micro,
+                           .balance_groups = groups,
+                           .learning_rate = 0.01,
                            .warmup_steps = 1};
   options.optimizer.eps = 1e-3;
   return options;
@@ -55,9 +60,10 @@ training_options three_steps(index_t micro, index_t groups) {
 
 }  // namespace
 
-// A gradient is a sum over 20 tokens taken in another order: off by 20 u of terms of about 1, which the update magnifies by 10, and the
-// next steps by the curvature: 1e-12 holds 450 times 20 u.
-TEMPLATE_TEST_CASE("trainer: accumulation over micro-batches equals one batch up to rounding", "[train]", dense_of<fp64>, moe_of<fp64>) {
+// A gradient is a sum over 20 tokens taken in another order: off by 20 u of terms of about 1, which the update
+// magnifies by 10, and the next steps by the curvature: 1e-12 holds 450 times 20 u.
+TEMPLATE_TEST_CASE("trainer: accumulation over micro-batches equals one batch up to rounding", "[train]",
+                   dense_of<fp64>, moe_of<fp64>) {
   const bool holes = GENERATE(false, true);  // micro-batches with different numbers of targets
   CAPTURE(holes);
   const trained_run whole = train<TestType>(three_steps(4, 4), holes);
@@ -75,12 +81,14 @@ TEMPLATE_TEST_CASE("trainer: accumulation over micro-batches equals one batch up
   }
   if (TestType::mixture_type::present) {
     CHECK(whole.reports[0].auxiliary > 0);
-    // Balanced over the whole batch instead of by sequence the losses differ: the groups above are what makes the runs equal.
+    // Balanced over the whole batch instead of by sequence the losses differ: the groups above are what makes the runs
+    // equal.
     CHECK(std::abs(train<TestType>(three_steps(4, 1), holes).reports[0].auxiliary - whole.reports[0].auxiliary) > 1e-6);
   }
 }
 
-TEMPLATE_TEST_CASE("trainer: the loss goes down on a task that can be learned", "[train]", dense_of<fp64>, moe_of<fp64>) {
+TEMPLATE_TEST_CASE("trainer: the loss goes down on a task that can be learned", "[train]", dense_of<fp64>,
+                   moe_of<fp64>) {
   context<cpu> ctx({.threads = 1});
   TestType model(ctx, shape_for<TestType>());
   model.initialize(1);
@@ -96,7 +104,8 @@ TEMPLATE_TEST_CASE("trainer: the loss goes down on a task that can be learned", 
   CHECK(run.next_step() == 60);
 }
 
-TEMPLATE_TEST_CASE("trainer: fp64 gives the same bits for any number of threads", "[train]", dense_of<fp64>, moe_of<fp64>) {
+TEMPLATE_TEST_CASE("trainer: fp64 gives the same bits for any number of threads", "[train]", dense_of<fp64>,
+                   moe_of<fp64>) {
   process<TestType> one(1), two(2);
   CHECK(one.losses(2) == two.losses(2));
   CHECK(one.state() == two.state());
@@ -121,7 +130,8 @@ TEST_CASE("trainer: what a step reports", "[train]") {
   CHECK(report.tokens == 16);
   CHECK(report.learning_rate == 0.25);
   CHECK(report.seconds > 0);
-  const double target_count = static_cast<double>(std::count_if(targets.begin(), targets.end(), [](auto t) { return t >= 0; }));
+  const double target_count =
+      static_cast<double>(std::count_if(targets.begin(), targets.end(), [](auto t) { return t >= 0; }));
   CHECK(target_count == 14);
   CHECK(std::abs(report.loss - want.loss_sum / target_count) <= 1e-15 * 10);  // the mean over tokens with a target
   CHECK(report.auxiliary == want.auxiliary_sum);
@@ -160,7 +170,8 @@ TEST_CASE("trainer: options and batches that make no sense are refused", "[train
   CHECK_THROWS_AS(run_type(model, {.sequences = 4, .micro_sequences = 8}), error);
   CHECK_THROWS_AS(run_type(model, {.sequences = 0}), error);
   CHECK_THROWS_AS(run_type(model, {.positions = -1}), error);
-  CHECK_THROWS_WITH(run_type(model, {}, [](const tensor_entry&) { return false; }), "adamw: nothing to train, every tensor is frozen");
+  CHECK_THROWS_WITH(run_type(model, {}, [](const tensor_entry&) { return false; }),
+                    "adamw: nothing to train, every tensor is frozen");
 
   run_type run(model, {.steps = 1, .sequences = 1, .positions = 4});
   struct fixed_source {
@@ -171,7 +182,8 @@ TEST_CASE("trainer: options and batches that make no sense are refused", "[train
     }
   };
   fixed_source source{{0, 1, 11, 3}, {1, 2, 3, 4}};
-  CHECK_THROWS_WITH(run.step(source), "trainer: token ids must be below the vocabulary of 11, got input 11 and target 3 in step 0");
+  CHECK_THROWS_WITH(run.step(source),
+                    "trainer: token ids must be below the vocabulary of 11, got input 11 and target 3 in step 0");
   source.inputs[2] = -1;
   CHECK_THROWS_AS(run.step(source), error);
   source = {{0, 1, 2, 3}, {1, 2, 3, 11}};

@@ -17,9 +17,9 @@
 namespace graft {
 
 struct evaluation {
-  double nats = 0;       // summed cross entropy
-  index_t tokens = 0;    // predicted
-  index_t bytes = 0;     // of text that they stand for
+  double nats = 0;     // summed cross entropy
+  index_t tokens = 0;  // predicted
+  index_t bytes = 0;   // of text that they stand for
   double seconds = 0;
   std::vector<double> expert_counts;  // (L, E); empty for a dense model
 
@@ -28,17 +28,17 @@ struct evaluation {
   double loss() const { return nats / static_cast<double>(tokens); }
 };
 
-// Runs the model over all windows, up to `rows` at a time. Order: windows in order, sums in fp64. A window that ends early is a batch of
-// its own length: padding would be routed and counted.
-// Errors: tokens that the model has no row for, text of no bytes.
+// Runs the model over all windows, up to `rows` at a time. Order: windows in order, sums in fp64. A window that ends
+// early is a batch of its own length: padding would be routed and counted. Errors: tokens that the model has no row
+// for, text of no bytes.
 template <class Model>
 evaluation evaluate(Model& model, evaluation_windows& windows, index_t rows) {
   using M = typename Model::M;
   using space = typename Model::space;
   const index_t positions = windows.positions();
   GRAFT_CHECK(rows > 0, "evaluate: expected at least one row, got ", rows);
-  GRAFT_CHECK(positions <= model.shape().positions, "evaluate: expected windows of at most the ", model.shape().positions,
-              " positions that the model is meant for, got ", positions);
+  GRAFT_CHECK(positions <= model.shape().positions, "evaluate: expected windows of at most the ",
+              model.shape().positions, " positions that the model is meant for, got ", positions);
   auto& context = model.context();
   buffer<std::int32_t, space> inputs(rows * positions), targets(rows * positions);
   buffer<M, space> losses(rows * positions);
@@ -48,13 +48,16 @@ evaluation evaluate(Model& model, evaluation_windows& windows, index_t rows) {
   const auto start = std::chrono::steady_clock::now();
   for (index_t first = 0, count = 0; first < windows.size(); first += count) {
     count = 1;
-    while (count < rows && first + count < windows.size() && windows.length(first) == positions && windows.length(first + count) == positions) ++count;
+    while (count < rows && first + count < windows.size() && windows.length(first) == positions &&
+           windows.length(first + count) == positions)
+      ++count;
     const index_t length = windows.length(first), tokens = count * length;
     const evaluation_count filled = windows.fill(first, count, batch);
     for (index_t i = 0; i < tokens; ++i)
-      GRAFT_CHECK(batch.inputs[static_cast<std::size_t>(i)] < model.shape().vocabulary && batch.targets[static_cast<std::size_t>(i)] < model.shape().vocabulary,
-                  "evaluate: expected tokens below the vocabulary of ", model.shape().vocabulary, ", got ", batch.inputs[static_cast<std::size_t>(i)],
-                  " and ", batch.targets[static_cast<std::size_t>(i)]);
+      GRAFT_CHECK(batch.inputs[static_cast<std::size_t>(i)] < model.shape().vocabulary &&
+                      batch.targets[static_cast<std::size_t>(i)] < model.shape().vocabulary,
+                  "evaluate: expected tokens below the vocabulary of ", model.shape().vocabulary, ", got ",
+                  batch.inputs[static_cast<std::size_t>(i)], " and ", batch.targets[static_cast<std::size_t>(i)]);
     model.clear_metrics();
     const view<std::int32_t, 1, space> input_view = inputs.view(tokens), target_view = targets.view(tokens);
     copy_from_host(context, input_view, batch.inputs.data());

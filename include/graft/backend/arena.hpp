@@ -108,16 +108,16 @@ class memory_arena {
     at_.offset = 0;
   }
 
-  // One chunk in place of several, once nothing is allocated, so that the next step asks the system for nothing. Called while an error
-  // may be on its way out, so it must not throw: where there is no memory for one large chunk, the next allocate() asks again and says so.
+  // One chunk in place of several, once nothing is allocated, so that the next step asks the system for nothing. Called
+  // while an error may be on its way out, so it must not throw: where there is no memory for one large chunk, the next
+  // allocate() asks again and says so.
   void merge() noexcept {
     at_ = {};
     if (chunks_.size() < 2) return;
     drop_chunks();
     try {
       add_chunk(round_up(peak_, smallest_chunk));
-    } catch (...) {
-    }
+    } catch (...) {}
   }
 
   Source source_;

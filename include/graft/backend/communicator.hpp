@@ -38,14 +38,16 @@ concept Broadcasts = requires(C& communicator, Ctx& ctx, const vector_view<T, ty
 // Models: self_communicator (below), nccl_communicator (backend/cuda/communicator.cuh).
 // Laws: with one rank both leave the values as they are, bit for bit.
 template <class C, class Ctx>
-concept Communicator = HasRank<C> && SumsOverRanks<C, Ctx, float> && SumsOverRanks<C, Ctx, double> && Broadcasts<C, Ctx, float>;
+concept Communicator =
+    HasRank<C> && SumsOverRanks<C, Ctx, float> && SumsOverRanks<C, Ctx, double> && Broadcasts<C, Ctx, float>;
 
 namespace detail {
 
 template <HasRank C, class View>
 void check_exchange(const char* where, const C& communicator, const View& values, int root) {
   GRAFT_CHECK(values.contiguous(), where, ": expected a contiguous vector, got stride=", values.strides[0]);
-  GRAFT_CHECK(0 <= root && root < communicator.size(), where, ": expected a root below size=", communicator.size(), ", got ", root);
+  GRAFT_CHECK(0 <= root && root < communicator.size(), where, ": expected a root below size=", communicator.size(),
+              ", got ", root);
 }
 
 }  // namespace detail

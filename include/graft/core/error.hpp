@@ -29,7 +29,7 @@ template <class... Parts>
 }  // namespace graft
 
 // GRAFT_CHECK(condition, parts...): throws graft::error with the parts joined unless condition holds.
-#define GRAFT_CHECK(condition, ...)                          \
-  do {                                                       \
-    if (!(condition)) ::graft::detail::raise(__VA_ARGS__);   \
+#define GRAFT_CHECK(condition, ...)                        \
+  do {                                                     \
+    if (!(condition)) ::graft::detail::raise(__VA_ARGS__); \
   } while (false)

@@ -54,7 +54,7 @@ struct parameter_spec {
   index_t columns = 0;  // 0: a vector of `rows` elements
   index_t experts = 0;  // above 0: one such matrix per expert, stacked
   initializer init{};
-  bool decay = true;    // weight decay applies
+  bool decay = true;  // weight decay applies
 
   static constexpr parameter_spec vector(role kind, index_t size, initializer init, bool decay = false) {
     parameter_spec spec;
@@ -73,7 +73,8 @@ struct parameter_spec {
                                         initializer init) {
     parameter_spec spec;
     spec.kind = kind;
-    GRAFT_CHECK(parts.size() <= max_parts, "parameter_spec: expected at most ", int{max_parts}, " parts, got ", parts.size());
+    GRAFT_CHECK(parts.size() <= max_parts, "parameter_spec: expected at most ", int{max_parts}, " parts, got ",
+                parts.size());
     for (const tensor_part& part : parts) spec.parts[spec.part_count++] = part;
     spec.columns = columns;
     spec.init = init;

@@ -42,12 +42,12 @@ struct parameter_view {
 
 // One tensor of the checkpoint and where it lies in the arena.
 struct tensor_entry {
-  std::string name;       // "model.layers.0.self_attn.q_proj.weight"
-  index_t offset = 0;     // elements from the start of the arena
+  std::string name;    // "model.layers.0.self_attn.q_proj.weight"
+  index_t offset = 0;  // elements from the start of the arena
   index_t rows = 0;
-  index_t columns = 0;    // 0: a vector of `rows` elements
+  index_t columns = 0;  // 0: a vector of `rows` elements
   role kind = role::embedding;
-  int expert = -1;        // which expert's, -1 for a parameter that all share
+  int expert = -1;  // which expert's, -1 for a parameter that all share
   initializer init{};
   bool decay = true;
 
@@ -84,7 +84,9 @@ inline constexpr bool is_tree_vector<std::vector<T, A>> = true;
 template <class Tree>
 inline constexpr bool is_tree = boost::hana::Struct<std::remove_cvref_t<Tree>>::value;
 
-inline std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
+inline std::string join(const std::string& path, const std::string& name) {
+  return path.empty() ? name : path + "." + name;
+}
 
 inline std::string parent(const std::string& path) {
   const auto dot = path.rfind('.');
@@ -115,7 +117,8 @@ void for_each_named_leaf(Tree& tree, Visit&& visit, const std::string& path = {}
       for_each_named_leaf(boost::hana::second(member)(tree), visit, detail::join(path, name));
     });
   } else if constexpr (detail::is_tree_vector<std::remove_cv_t<Tree>>) {
-    for (std::size_t i = 0; i < tree.size(); ++i) for_each_named_leaf(tree[i], visit, detail::join(path, std::to_string(i)));
+    for (std::size_t i = 0; i < tree.size(); ++i)
+      for_each_named_leaf(tree[i], visit, detail::join(path, std::to_string(i)));
   } else {
     visit(path, tree);
   }
@@ -156,11 +159,14 @@ parameter_layout make_layout(const Specs& specs) {
     const index_t copies = spec.experts > 0 ? spec.experts : 1;
     for (index_t copy = 0; copy < copies; ++copy) {
       for (int part = 0; part < spec.part_count; ++part) {
-        const std::string own_name = *spec.parts[part].name != '\0' ? detail::join(detail::parent(path), spec.parts[part].name) : path;
+        const std::string own_name =
+            *spec.parts[part].name != '\0' ? detail::join(detail::parent(path), spec.parts[part].name) : path;
         tensor_entry entry;
         const std::string last_name = own_name.substr(own_name.rfind('.') + 1);  // npos + 1 is 0
-        entry.name = (spec.experts > 0 ? detail::join(detail::join(detail::parent(own_name), std::to_string(copy)), last_name)
-                                       : own_name) + ".weight";
+        entry.name =
+            (spec.experts > 0 ? detail::join(detail::join(detail::parent(own_name), std::to_string(copy)), last_name)
+                              : own_name) +
+            ".weight";
         entry.offset = offset;
         entry.rows = spec.parts[part].rows;
         entry.columns = spec.columns;

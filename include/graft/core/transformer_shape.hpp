@@ -26,14 +26,14 @@ struct transformer_shape {
   index_t heads = 0;       // H
   index_t kv_heads = 0;    // G
   index_t head_dim = 0;
-  index_t hidden = 0;      // F: the hidden width of one FFN, of one expert in a mixture
-  index_t positions = 0;   // the longest sequence the model is meant for
+  index_t hidden = 0;     // F: the hidden width of one FFN, of one expert in a mixture
+  index_t positions = 0;  // the longest sequence the model is meant for
   double rope_theta = 10000.0;
   rope_scaling scaling{};
   double norm_eps = 1e-5;
-  bool tied = false;       // the head is the transposed embedding
-  bool qk_norm = false;    // RMSNorm per head on queries and keys
-  index_t experts = 0;     // E: 0 for a dense model
+  bool tied = false;     // the head is the transposed embedding
+  bool qk_norm = false;  // RMSNorm per head on queries and keys
+  index_t experts = 0;   // E: 0 for a dense model
 
   bool operator==(const transformer_shape&) const = default;
 
@@ -42,7 +42,8 @@ struct transformer_shape {
   constexpr index_t qkv_width() const { return query_width() + 2 * kv_width(); }
 };
 
-// Calls visit(name, value) for every size, with its name in messages. The one list of them: what compares or prints shapes uses it.
+// Calls visit(name, value) for every size, with its name in messages. The one list of them: what compares or prints
+// shapes uses it.
 template <class Visit>
 void for_each_size(const transformer_shape& shape, Visit visit) {
   visit("vocabulary", shape.vocabulary);
@@ -68,12 +69,15 @@ void for_each_size(const transformer_shape& shape, Visit visit) {
 inline void check_shape(const transformer_shape& shape) {
   GRAFT_CHECK(shape.vocabulary > 0 && shape.width > 0 && shape.blocks > 0 && shape.heads > 0 && shape.kv_heads > 0 &&
                   shape.head_dim > 0 && shape.hidden > 0 && shape.positions > 0,
-              "transformer_shape: every size must be positive, got vocabulary=", shape.vocabulary, ", width=", shape.width,
-              ", blocks=", shape.blocks, ", heads=", shape.heads, ", kv_heads=", shape.kv_heads,
-              ", head_dim=", shape.head_dim, ", hidden=", shape.hidden, ", positions=", shape.positions);
-  GRAFT_CHECK(shape.heads % shape.kv_heads == 0, "transformer_shape: expected heads to be a multiple of kv_heads, got heads=",
-              shape.heads, ", kv_heads=", shape.kv_heads);
-  GRAFT_CHECK(shape.head_dim % 2 == 0, "transformer_shape: rotary embedding needs an even head_dim, got ", shape.head_dim);
+              "transformer_shape: every size must be positive, got vocabulary=", shape.vocabulary,
+              ", width=", shape.width, ", blocks=", shape.blocks, ", heads=", shape.heads,
+              ", kv_heads=", shape.kv_heads, ", head_dim=", shape.head_dim, ", hidden=", shape.hidden,
+              ", positions=", shape.positions);
+  GRAFT_CHECK(shape.heads % shape.kv_heads == 0,
+              "transformer_shape: expected heads to be a multiple of kv_heads, got heads=", shape.heads,
+              ", kv_heads=", shape.kv_heads);
+  GRAFT_CHECK(shape.head_dim % 2 == 0, "transformer_shape: rotary embedding needs an even head_dim, got ",
+              shape.head_dim);
   GRAFT_CHECK(shape.scaling.factor == 1.0 || shape.scaling.high_frequency_factor > shape.scaling.low_frequency_factor,
               "transformer_shape: rope scaling needs high_frequency_factor above low_frequency_factor, got ",
               shape.scaling.high_frequency_factor, " and ", shape.scaling.low_frequency_factor);

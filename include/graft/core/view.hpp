@@ -34,8 +34,7 @@ struct view {
   view() = default;
 
   template <std::integral... Extents>
-    requires(sizeof...(Extents) == Rank)
-  GRAFT_HOST_DEVICE constexpr explicit view(T* pointer, Extents... sizes)
+  requires(sizeof...(Extents) == Rank) GRAFT_HOST_DEVICE constexpr explicit view(T* pointer, Extents... sizes)
       : data(pointer), extents{static_cast<index_t>(sizes)...} {
     index_t stride = 1;
     for (int axis = Rank - 1; axis >= 0; --axis) {
@@ -46,8 +45,7 @@ struct view {
 
   // A template so that view<const T> does not declare a conversion to itself.
   template <std::same_as<const T> U>
-    requires(!std::is_const_v<T>)
-  GRAFT_HOST_DEVICE constexpr operator view<U, Rank, Space>() const {
+  requires(!std::is_const_v<T>) GRAFT_HOST_DEVICE constexpr operator view<U, Rank, Space>() const {
     view<const T, Rank, Space> result;
     result.data = data;
     for (int axis = 0; axis < Rank; ++axis) {
@@ -74,8 +72,7 @@ struct view {
   }
 
   template <std::integral... Indices>
-    requires(sizeof...(Indices) == Rank)
-  GRAFT_HOST_DEVICE constexpr T& operator()(Indices... indices) const {
+  requires(sizeof...(Indices) == Rank) GRAFT_HOST_DEVICE constexpr T& operator()(Indices... indices) const {
     const index_t at[Rank] = {static_cast<index_t>(indices)...};
     index_t offset = 0;
     for (int axis = 0; axis < Rank; ++axis) offset += at[axis] * strides[axis];
@@ -86,9 +83,7 @@ struct view {
   GRAFT_HOST_DEVICE constexpr T* row(index_t i) const { return data + i * strides[0]; }
 
   // Slice i of the outermost axis, one rank lower.
-  GRAFT_HOST_DEVICE constexpr auto operator[](index_t i) const
-    requires(Rank > 1)
-  {
+  GRAFT_HOST_DEVICE constexpr auto operator[](index_t i) const requires(Rank > 1) {
     view<T, (Rank > 1 ? Rank - 1 : 1), Space> result;
     result.data = row(i);
     for (int axis = 1; axis < Rank; ++axis) {
@@ -97,11 +92,7 @@ struct view {
     }
     return result;
   }
-  GRAFT_HOST_DEVICE constexpr T& operator[](index_t i) const
-    requires(Rank == 1)
-  {
-    return data[i * strides[0]];
-  }
+  GRAFT_HOST_DEVICE constexpr T& operator[](index_t i) const requires(Rank == 1) { return data[i * strides[0]]; }
 
   // Rows [begin, end) of the outermost axis.
   GRAFT_HOST_DEVICE constexpr view rows(index_t begin, index_t end) const {

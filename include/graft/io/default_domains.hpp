@@ -21,8 +21,8 @@ inline std::filesystem::path default_data_root() {
 
 namespace detail {
 
-// Manual pages may be unpacked by hand where packages are installed without them; what lies below `root` goes first, then what is
-// installed.
+// Manual pages may be unpacked by hand where packages are installed without them; what lies below `root` goes first,
+// then what is installed.
 inline std::filesystem::path root_that_has(const std::filesystem::path& root, const char* path) {
   return std::filesystem::exists(root / path) ? root : std::filesystem::path("/");
 }

@@ -36,7 +36,8 @@ struct model_info {
 struct save_options {
   file_dtype dtype = file_dtype::f32;  // F32, BF16 or F64
   std::uint64_t shard_bytes = default_shard_bytes;
-  std::filesystem::path tokenizer_from{};  // directory whose tokenizer files are taken along, unless the tokenizer is the byte tokenizer
+  std::filesystem::path
+      tokenizer_from{};  // directory whose tokenizer files are taken along, unless the tokenizer is the byte tokenizer
 };
 
 // What a load did beyond the plain: sentences for a person.

@@ -45,7 +45,8 @@ struct block_parameters {
 };
 
 template <class Mixture>
-constexpr block_parameters<parameter_spec, Mixture> block_specs(const transformer_shape& shape, const Mixture& mixture) {
+constexpr block_parameters<parameter_spec, Mixture> block_specs(const transformer_shape& shape,
+                                                                const Mixture& mixture) {
   block_parameters<parameter_spec, Mixture> specs;
   specs.input_layernorm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
   specs.self_attn = self_attention_specs(shape);
@@ -65,8 +66,8 @@ struct block_saved {
   view<T, 2, space> stream_attention, normed_attention;  // (T, D)
   view<M, 1, space> inverse_rms_attention;               // (T)
   self_attention_saved<Compute> attention;
-  view<T, 2, space> stream_ffn, normed_ffn;              // (T, D)
-  view<M, 1, space> inverse_rms_ffn;                     // (T)
+  view<T, 2, space> stream_ffn, normed_ffn;  // (T, D)
+  view<M, 1, space> inverse_rms_ffn;         // (T)
   swiglu_ffn_saved<Compute> dense;
   moe_saved<Compute> moe;
 };
@@ -77,19 +78,20 @@ struct block_pass {
   typename Compute::context_type& context;
   const transformer_shape& shape;
   view<const typename Compute::master, 2, typename Compute::space> rope;
-  index_t positions;       // S
+  index_t positions;  // S
   index_t balance_groups;
 };
 
-// The residual stream is stream + delta_in, both (T, D); stream and delta are replaced by this block's. delta_in is delta itself, or
-// absent in front of the first block. With keep_streams the new streams are new memory, so that the backward pass finds them;
-// without, they are written in place.
+// The residual stream is stream + delta_in, both (T, D); stream and delta are replaced by this block's. delta_in is
+// delta itself, or absent in front of the first block. With keep_streams the new streams are new memory, so that the
+// backward pass finds them; without, they are written in place.
 template <class Mixture, class Compute>
 block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, const Mixture& mixture,
                                             const block_parameters<typename Compute::weight, Mixture>& weights,
                                             view<typename Compute::storage, 2, typename Compute::space>& stream,
                                             view<const typename Compute::storage, 2, typename Compute::space> delta_in,
-                                            view<typename Compute::storage, 2, typename Compute::space> delta, bool keep_streams) {
+                                            view<typename Compute::storage, 2, typename Compute::space> delta,
+                                            bool keep_streams) {
   using T = typename Compute::storage;
   using M = typename Compute::master;
   auto& context = pass.context;
@@ -100,8 +102,8 @@ block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, con
   saved.stream_attention = next_stream();
   saved.normed_attention = context.template allocate<T>(rows, width);
   saved.inverse_rms_attention = context.template allocate<M>(rows);
-  add_rms_norm_forward(context, saved.stream_attention, saved.normed_attention, saved.inverse_rms_attention, stream, delta_in,
-                       weights.input_layernorm.vector(), pass.shape.norm_eps);
+  add_rms_norm_forward(context, saved.stream_attention, saved.normed_attention, saved.inverse_rms_attention, stream,
+                       delta_in, weights.input_layernorm.vector(), pass.shape.norm_eps);
   saved.attention = self_attention_forward<Compute>(context, pass.shape, weights.self_attn, pass.rope, pass.positions,
                                                     saved.normed_attention, delta);
 
@@ -113,14 +115,15 @@ block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, con
                        weights.post_attention_layernorm.vector(), pass.shape.norm_eps);
   stream = saved.stream_ffn;
   if constexpr (Mixture::present)
-    saved.moe = moe_forward<Compute>(context, mixture, weights.block_sparse_moe, saved.normed_ffn, delta, pass.balance_groups);
+    saved.moe =
+        moe_forward<Compute>(context, mixture, weights.block_sparse_moe, saved.normed_ffn, delta, pass.balance_groups);
   else
     saved.dense = swiglu_ffn_forward<Compute>(context, weights.mlp, saved.normed_ffn, delta);
   return saved;
 }
 
-// d_stream: the gradient to stream + delta after the block, replaced by the gradient to stream + delta before it. The gradient
-// to a sum is the gradient to each of its terms, so delta needs none of its own.
+// d_stream: the gradient to stream + delta after the block, replaced by the gradient to stream + delta before it. The
+// gradient to a sum is the gradient to each of its terms, so delta needs none of its own.
 template <class Mixture, class Compute>
 void block_backward(const block_pass<Compute>& pass, const Mixture& mixture,
                     const block_parameters<typename Compute::weight, Mixture>& weights,
@@ -132,15 +135,16 @@ void block_backward(const block_pass<Compute>& pass, const Mixture& mixture,
   workspace_scope scope(context);
   auto d_normed = context.template allocate<T>(d_stream.extent(0), d_stream.extent(1));
   if constexpr (Mixture::present)
-    moe_backward<Compute>(context, mixture, weights.block_sparse_moe, gradients.block_sparse_moe, saved.moe, saved.normed_ffn,
-                          d_normed, d_stream, auxiliary_scale);
+    moe_backward<Compute>(context, mixture, weights.block_sparse_moe, gradients.block_sparse_moe, saved.moe,
+                          saved.normed_ffn, d_normed, d_stream, auxiliary_scale);
   else
-    swiglu_ffn_backward<Compute>(context, weights.mlp, gradients.mlp, saved.dense, saved.normed_ffn, d_normed, d_stream);
-  rms_norm_backward(context, d_stream, gradients.post_attention_layernorm.vector(), d_normed, saved.stream_ffn, saved.inverse_rms_ffn,
-                    weights.post_attention_layernorm.vector(), accumulate::yes);
+    swiglu_ffn_backward<Compute>(context, weights.mlp, gradients.mlp, saved.dense, saved.normed_ffn, d_normed,
+                                 d_stream);
+  rms_norm_backward(context, d_stream, gradients.post_attention_layernorm.vector(), d_normed, saved.stream_ffn,
+                    saved.inverse_rms_ffn, weights.post_attention_layernorm.vector(), accumulate::yes);
 
-  self_attention_backward<Compute>(context, pass.shape, weights.self_attn, gradients.self_attn, pass.rope, pass.positions,
-                                   saved.attention, saved.normed_attention, d_normed, d_stream);
+  self_attention_backward<Compute>(context, pass.shape, weights.self_attn, gradients.self_attn, pass.rope,
+                                   pass.positions, saved.attention, saved.normed_attention, d_normed, d_stream);
   rms_norm_backward(context, d_stream, gradients.input_layernorm.vector(), d_normed, saved.stream_attention,
                     saved.inverse_rms_attention, weights.input_layernorm.vector(), accumulate::yes);
 }

@@ -20,7 +20,8 @@ struct compute {
   using master = typename P::master;    // gradients of weights, losses, routing
 
   using weight = parameter_view<storage, space>;
-  using gradient = parameter_view<master, space>;  // absent (null) for a frozen parameter: then nothing is computed for it
+  using gradient =
+      parameter_view<master, space>;  // absent (null) for a frozen parameter: then nothing is computed for it
 };
 
 }  // namespace graft

@@ -139,7 +139,8 @@ struct route_backward_row {
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t token) const {
     const index_t experts = logits.extent(1);
     M* gradient = scratch.row(token);
-    router.backward(group, logits.row(token), experts, selected.row(token), weights.row(token), d_weights.row(token), gradient);
+    router.backward(group, logits.row(token), experts, selected.row(token), weights.row(token), d_weights.row(token),
+                    gradient);
     group.sync();
     if constexpr (Balancer::spec.logit_gradients) {
       // dL/dl_j = s_j (a_j - sum_i a_i s_i) + s_j z,  a = dL/dP, z = dL/dlse
@@ -169,13 +170,14 @@ void route_forward(Context& context, const R& router, view<std::int32_t, 2, type
 // Counts, mean softmax scores and mean squared logsumexp of each of `groups` runs of consecutive tokens.
 // Requires: groups divides T. Order: chunks of 64 tokens, chunks in order.
 template <class Context, class M>
-routing_statistics<M, typename Context::space> measure_routing(Context& context, matrix_of<Context, M> logits,
-                                                               view<const std::int32_t, 2, typename Context::space> selected,
-                                                               index_t groups) {
+routing_statistics<M, typename Context::space> measure_routing(
+    Context& context, matrix_of<Context, M> logits, view<const std::int32_t, 2, typename Context::space> selected,
+    index_t groups) {
   using space = typename Context::space;
   const index_t tokens = logits.extent(0), experts = logits.extent(1);
-  GRAFT_CHECK(groups >= 1 && tokens % groups == 0, "measure_routing: expected a number of balance groups that divides the tokens, got ",
-              groups, " groups, ", tokens, " tokens");
+  GRAFT_CHECK(groups >= 1 && tokens % groups == 0,
+              "measure_routing: expected a number of balance groups that divides the tokens, got ", groups, " groups, ",
+              tokens, " tokens");
   routing_statistics<M, space> statistics;
   statistics.counts = context.template allocate<M>(groups, experts);
   statistics.mean_scores = context.template allocate<M>(groups, experts);
@@ -194,8 +196,8 @@ routing_statistics<M, typename Context::space> measure_routing(Context& context,
 
 // loss[0] += the balancer's loss, the mean over balance groups.
 template <class Context, Balancer B, class M>
-void add_balance_loss(Context& context, const B& balancer, const routing_statistics<M, typename Context::space>& statistics,
-                      vector_of<Context, M> loss) {
+void add_balance_loss(Context& context, const B& balancer,
+                      const routing_statistics<M, typename Context::space>& statistics, vector_of<Context, M> loss) {
   launch_rows(context, 1, statistics.counts.extent(0),
               detail::balance_loss_row<B, M, typename Context::space>{balancer, statistics, loss});
 }
@@ -203,15 +205,17 @@ void add_balance_loss(Context& context, const B& balancer, const routing_statist
 // d_logits (T, E): the gradient of the loss through weights plus auxiliary_scale times that of the balancer's loss.
 template <class Context, Router R, Balancer B, class T, class M>
 void route_backward(Context& context, const R& router, const B& balancer, matrix_of<Context, T> d_logits,
-                    const routing_statistics<M, typename Context::space>& statistics, const_matrix_of<Context, M> logits,
-                    view<const std::int32_t, 2, typename Context::space> selected, const_matrix_of<Context, M> weights,
-                    const_matrix_of<Context, M> d_weights, double auxiliary_scale) {
+                    const routing_statistics<M, typename Context::space>& statistics,
+                    const_matrix_of<Context, M> logits, view<const std::int32_t, 2, typename Context::space> selected,
+                    const_matrix_of<Context, M> weights, const_matrix_of<Context, M> d_weights,
+                    double auxiliary_scale) {
   using space = typename Context::space;
   workspace_scope scope(context);
   auto scratch = context.template allocate<M>(logits.extent(0), logits.extent(1));
   launch_rows(context, logits.extent(0), logits.extent(1),
-              detail::route_backward_row<R, B, T, M, space>{router, balancer, statistics, d_logits, scratch, logits, selected, weights,
-                                                            d_weights, static_cast<M>(auxiliary_scale / static_cast<double>(logits.extent(0)))});
+              detail::route_backward_row<R, B, T, M, space>{
+                  router, balancer, statistics, d_logits, scratch, logits, selected, weights, d_weights,
+                  static_cast<M>(auxiliary_scale / static_cast<double>(logits.extent(0)))});
 }
 
 }  // namespace graft

@@ -22,7 +22,8 @@ constexpr self_attention_parameters<parameter_spec> self_attention_specs(const t
   const initializer into = initializer::normal(0.02);
   self_attention_parameters<parameter_spec> specs;
   specs.qkv_proj = parameter_spec::fused(
-      role::attention, {{"q_proj", shape.query_width()}, {"k_proj", shape.kv_width()}, {"v_proj", shape.kv_width()}}, shape.width, into);
+      role::attention, {{"q_proj", shape.query_width()}, {"k_proj", shape.kv_width()}, {"v_proj", shape.kv_width()}},
+      shape.width, into);
   specs.o_proj = parameter_spec::matrix(role::attention, shape.width, shape.query_width(), into);
   if (shape.qk_norm) {
     specs.q_norm = parameter_spec::vector(role::norm, shape.head_dim, initializer::ones());
@@ -37,11 +38,11 @@ struct self_attention_saved {
   using T = typename Compute::storage;
   using M = typename Compute::master;
   using space = typename Compute::space;
-  view<T, 2, space> raw;            // (T, (H+2G) d) before QK-norm, only with QK-norm
-  view<T, 2, space> qkv;            // (T, (H+2G) d) normalised and turned
-  view<M, 2, space> inverse_rms;    // (T, H+G), only with QK-norm
-  view<T, 2, space> attended;       // (T, H d)
-  view<M, 2, space> log_sum_exp;    // (T, H)
+  view<T, 2, space> raw;          // (T, (H+2G) d) before QK-norm, only with QK-norm
+  view<T, 2, space> qkv;          // (T, (H+2G) d) normalised and turned
+  view<M, 2, space> inverse_rms;  // (T, H+G), only with QK-norm
+  view<T, 2, space> attended;     // (T, H d)
+  view<M, 2, space> log_sum_exp;  // (T, H)
 };
 
 // out = Attention(x) W_o^T for T = sequences * positions rows of x.
@@ -62,8 +63,8 @@ self_attention_saved<Compute> self_attention_forward(
     saved.raw = context.template allocate<T>(rows, shape.qkv_width());
     saved.inverse_rms = context.template allocate<M>(rows, shape.heads + shape.kv_heads);
     gemm_nt(context, saved.raw, x, weights.qkv_proj.matrix(), accumulate::no);
-    head_norm_forward(context, saved.qkv, saved.inverse_rms, saved.raw, weights.q_norm.vector(), weights.k_norm.vector(),
-                      shape.heads, shape.norm_eps);
+    head_norm_forward(context, saved.qkv, saved.inverse_rms, saved.raw, weights.q_norm.vector(),
+                      weights.k_norm.vector(), shape.heads, shape.norm_eps);
   } else {
     gemm_nt(context, saved.qkv, x, weights.qkv_proj.matrix(), accumulate::no);
   }
@@ -99,8 +100,8 @@ void self_attention_backward(typename Compute::context_type& context, const tran
                      attention_shape{rows / positions, positions, shape.heads, shape.kv_heads, shape.head_dim});
   rope_backward(context, d_qkv, rope, shape.heads + shape.kv_heads, positions);
   if (shape.qk_norm)
-    head_norm_backward(context, d_qkv, gradients.q_norm.vector(), gradients.k_norm.vector(), saved.raw, saved.inverse_rms,
-                       weights.q_norm.vector(), weights.k_norm.vector(), shape.heads);
+    head_norm_backward(context, d_qkv, gradients.q_norm.vector(), gradients.k_norm.vector(), saved.raw,
+                       saved.inverse_rms, weights.q_norm.vector(), weights.k_norm.vector(), shape.heads);
   gemm_nn(context, d_x, d_qkv, weights.qkv_proj.matrix(), accumulate::no);
   if (gradients.qkv_proj.present()) gemm_tn(context, gradients.qkv_proj.matrix(), d_qkv, x, accumulate::yes);
 }

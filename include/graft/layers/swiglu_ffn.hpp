@@ -19,7 +19,8 @@ struct swiglu_ffn_parameters {
 constexpr swiglu_ffn_parameters<parameter_spec> swiglu_ffn_specs(const transformer_shape& shape) {
   const initializer into = initializer::normal(0.02);
   swiglu_ffn_parameters<parameter_spec> specs;
-  specs.gate_up_proj = parameter_spec::fused(role::ffn, {{"gate_proj", shape.hidden}, {"up_proj", shape.hidden}}, shape.width, into);
+  specs.gate_up_proj =
+      parameter_spec::fused(role::ffn, {{"gate_proj", shape.hidden}, {"up_proj", shape.hidden}}, shape.width, into);
   specs.down_proj = parameter_spec::matrix(role::ffn, shape.width, shape.hidden, into);
   return specs;
 }
@@ -48,17 +49,21 @@ swiglu_ffn_saved<Compute> swiglu_ffn_forward(typename Compute::context_type& con
 
 // d_x = the gradient to x; gradients of the weights are added where they are present. Overwrites what was saved.
 template <class Compute>
-void swiglu_ffn_backward(typename Compute::context_type& context, const swiglu_ffn_parameters<typename Compute::weight>& weights,
+void swiglu_ffn_backward(typename Compute::context_type& context,
+                         const swiglu_ffn_parameters<typename Compute::weight>& weights,
                          const swiglu_ffn_parameters<typename Compute::gradient>& gradients,
                          const swiglu_ffn_saved<Compute>& saved,
                          view<const typename Compute::storage, 2, typename Compute::space> x,
                          view<typename Compute::storage, 2, typename Compute::space> d_x,
                          view<const typename Compute::storage, 2, typename Compute::space> d_out) {
-  if (gradients.down_proj.present()) gemm_tn(context, gradients.down_proj.matrix(), d_out, saved.hidden, accumulate::yes);
-  gemm_nn(context, saved.hidden, d_out, weights.down_proj.matrix(), accumulate::no);  // hidden is spent: it holds its gradient now
+  if (gradients.down_proj.present())
+    gemm_tn(context, gradients.down_proj.matrix(), d_out, saved.hidden, accumulate::yes);
+  gemm_nn(context, saved.hidden, d_out, weights.down_proj.matrix(),
+          accumulate::no);  // hidden is spent: it holds its gradient now
   swiglu_backward(context, saved.gate_up, saved.hidden, saved.gate_up);
   gemm_nn(context, d_x, saved.gate_up, weights.gate_up_proj.matrix(), accumulate::no);
-  if (gradients.gate_up_proj.present()) gemm_tn(context, gradients.gate_up_proj.matrix(), saved.gate_up, x, accumulate::yes);
+  if (gradients.gate_up_proj.present())
+    gemm_tn(context, gradients.gate_up_proj.matrix(), saved.gate_up, x, accumulate::yes);
 }
 
 }  // namespace graft

@@ -50,30 +50,33 @@ struct branch_directory {
 
 struct directory_mix_options {
   mix_options mix{};
-  index_t experts_per_token = 2;                   // of a mixture
+  index_t experts_per_token = 2;                         // of a mixture
   nlohmann::json provenance = nlohmann::json::object();  // goes into graft.json as it is
 };
 
-// Mixes branches by a recipe and writes the result to `out`. A recipe that keeps feed-forward layers one per branch gives a mixture
-// with one expert for each branch, named after it; any other gives a model like its branches.
-// Errors: models that differ in shape, vocabulary or tokenizer, two branches of one name, and what reading and writing say; nothing is
-// written then.
-inline void mix_directories(const recipe& how, const std::vector<branch_directory>& branches, const std::filesystem::path& out,
-                            const directory_mix_options& options = {}) {
+// Mixes branches by a recipe and writes the result to `out`. A recipe that keeps feed-forward layers one per branch
+// gives a mixture with one expert for each branch, named after it; any other gives a model like its branches. Errors:
+// models that differ in shape, vocabulary or tokenizer, two branches of one name, and what reading and writing say;
+// nothing is written then.
+inline void mix_directories(const recipe& how, const std::vector<branch_directory>& branches,
+                            const std::filesystem::path& out, const directory_mix_options& options = {}) {
   GRAFT_CHECK(!branches.empty(), "mix: expected at least one model, got none");
   std::vector<host_model> models;
   std::set<std::string> names;
   for (const branch_directory& branch : branches) {
-    GRAFT_CHECK(names.insert(branch.name).second, "mix: expected branches of different names, got ", branch.name, " twice");
+    GRAFT_CHECK(names.insert(branch.name).second, "mix: expected branches of different names, got ", branch.name,
+                " twice");
     models.push_back(load_host_model(branch.folder));
   }
   std::vector<mix_source<float>> sources;
   for (std::size_t i = 0; i < models.size(); ++i) {
     const model_info& info = models[i].info;
     GRAFT_CHECK(branches.size() == 1 || info.tokenizer.kind != unknown_tokenizer, "mix: ", branches[i].folder.string(),
-                " has neither graft.json nor tokenizer files, so it cannot be known whether its tokens mean what the others' mean");
-    sources.push_back({branches[i].folder.string(), info.config.shape, info.tokenizer.kind + "/" + std::to_string(info.tokenizer.vocabulary),
-                       &models[i].layout, std::span<const float>(models[i].values), info.config.experts_per_token});
+                " has neither graft.json nor tokenizer files, so it cannot be known whether its tokens mean what the "
+                "others' mean");
+    sources.push_back({branches[i].folder.string(), info.config.shape,
+                       info.tokenizer.kind + "/" + std::to_string(info.tokenizer.vocabulary), &models[i].layout,
+                       std::span<const float>(models[i].values), info.config.experts_per_token});
   }
   check_mixable(sources);
 
@@ -84,11 +87,11 @@ inline void mix_directories(const recipe& how, const std::vector<branch_director
   if (config.shape.experts > 0) card.kind = "moe";
   card.provenance = options.provenance;
   if (how.rule_for(role::ffn) == merge_rule::one_per_branch) {
-    GRAFT_CHECK(config.shape.experts == 0, "mix: recipe ", how.name, " takes dense models, but ", branches.front().folder.string(), " has ",
-                config.shape.experts, " experts");
+    GRAFT_CHECK(config.shape.experts == 0, "mix: recipe ", how.name, " takes dense models, but ",
+                branches.front().folder.string(), " has ", config.shape.experts, " experts");
     GRAFT_CHECK(options.experts_per_token >= 1 && options.experts_per_token <= static_cast<index_t>(branches.size()),
-                "mix: expected experts_per_token from 1 to the number of experts, got experts_per_token=", options.experts_per_token,
-                ", experts=", branches.size());
+                "mix: expected experts_per_token from 1 to the number of experts, got experts_per_token=",
+                options.experts_per_token, ", experts=", branches.size());
     config.shape.experts = static_cast<index_t>(branches.size());
     config.experts_per_token = options.experts_per_token;
     card.kind = "moe";

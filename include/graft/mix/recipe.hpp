@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Recipes: how the parameters of several models become those of one. A recipe says for each role what is done with it; the rest follows.
+// Recipes: how the parameters of several models become those of one. A recipe says for each role what is done with it;
+// the rest follows.
 
 #include <string>
 #include <string_view>

@@ -33,9 +33,9 @@ struct flop_count {
   double forward = 0, train = 0;
 };
 
-// Floating-point operations per token at sequences of `positions`: two for each multiply-add of a product (the embedding is a
-// look-up and counts nothing, the head counts), and causal attention, which sees (positions + 1) / 2 keys on average.
-// train: forward and a backward pass of twice its cost.
+// Floating-point operations per token at sequences of `positions`: two for each multiply-add of a product (the
+// embedding is a look-up and counts nothing, the head counts), and causal attention, which sees (positions + 1) / 2
+// keys on average. train: forward and a backward pass of twice its cost.
 template <class Mixture = no_mixture>
 constexpr flop_count flops_per_token(const transformer_shape& shape, index_t positions, const Mixture& mixture = {}) {
   const double matrices = static_cast<double>(active_parameter_count(shape, mixture)) -

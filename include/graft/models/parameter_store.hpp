@@ -46,13 +46,15 @@ class parameter_store {
   const Tree<typename Compute::weight>& weights() const { return weights_; }
   const Tree<typename Compute::gradient>& gradient_views() const { return gradient_views_; }
 
-  // Makes the narrow copy from the master weights. Needed after the master weights were written by anything but the optimizer.
+  // Makes the narrow copy from the master weights. Needed after the master weights were written by anything but the
+  // optimizer.
   void refresh(context_type& context) {
-    if constexpr (has_narrow_copy<typename Compute::precision>) cast<context_type, T>(context, narrow_.view(), master_.view());
+    if constexpr (has_narrow_copy<typename Compute::precision>)
+      cast<context_type, T>(context, narrow_.view(), master_.view());
   }
 
-  // Allocates the gradients (zero) and decides which tensors have one. A parameter none of whose tensors is trained gets none, and
-  // layers compute nothing for it.
+  // Allocates the gradients (zero) and decides which tensors have one. A parameter none of whose tensors is trained
+  // gets none, and layers compute nothing for it.
   void set_trainable(const trainable_rule& rule) {
     gradients_ = {};  // gives the old memory back before the new is asked for
     gradients_ = buffer<M, space>(layout_.size);
@@ -62,7 +64,8 @@ class parameter_store {
     std::size_t tensor = 0;
     zip_leaves(specs_, gradient_views_, [&](const parameter_spec& spec, typename Compute::gradient& leaf) {
       if (!spec.present()) return;
-      const std::size_t count = static_cast<std::size_t>(spec.part_count) * static_cast<std::size_t>(spec.experts > 0 ? spec.experts : 1);
+      const std::size_t count =
+          static_cast<std::size_t>(spec.part_count) * static_cast<std::size_t>(spec.experts > 0 ? spec.experts : 1);
       bool any = false;
       for (std::size_t i = 0; i < count; ++i) any = any || trainable_[tensor + i];
       tensor += count;

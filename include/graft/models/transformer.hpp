@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The decoder-only transformer of the Llama family, with dense feed-forward layers or mixtures of experts: embedding, blocks,
-// final norm, head. dense_transformer and moe_transformer are its two forms.
+// The decoder-only transformer of the Llama family, with dense feed-forward layers or mixtures of experts: embedding,
+// blocks, final norm, head. dense_transformer and moe_transformer are its two forms.
 
 #include <algorithm>
 #include <cstdint>
@@ -22,7 +22,8 @@ namespace graft {
 template <class Leaf, class Mixture>
 struct transformer_body_parameters {
   using block_type = block_parameters<Leaf, Mixture>;
-  BOOST_HANA_DEFINE_STRUCT(transformer_body_parameters, (Leaf, embed_tokens), (std::vector<block_type>, layers), (Leaf, norm));
+  BOOST_HANA_DEFINE_STRUCT(transformer_body_parameters, (Leaf, embed_tokens), (std::vector<block_type>, layers),
+                           (Leaf, norm));
 };
 template <class Leaf, class Mixture>
 struct transformer_parameters {
@@ -32,21 +33,24 @@ struct transformer_parameters {
 
 // The declaration of all parameters. A constant expression over the shape.
 template <class Mixture = no_mixture>
-constexpr transformer_parameters<parameter_spec, Mixture> transformer_specs(const transformer_shape& shape, const Mixture& mixture = {}) {
+constexpr transformer_parameters<parameter_spec, Mixture> transformer_specs(const transformer_shape& shape,
+                                                                            const Mixture& mixture = {}) {
   transformer_parameters<parameter_spec, Mixture> specs;
-  specs.model.embed_tokens = parameter_spec::matrix(role::embedding, shape.vocabulary, shape.width, initializer::normal(0.02));
+  specs.model.embed_tokens =
+      parameter_spec::matrix(role::embedding, shape.vocabulary, shape.width, initializer::normal(0.02));
   specs.model.layers.resize(static_cast<std::size_t>(shape.blocks));
   for (auto& block : specs.model.layers) block = block_specs(shape, mixture);
   specs.model.norm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
-  if (!shape.tied) specs.lm_head = parameter_spec::matrix(role::head, shape.vocabulary, shape.width, initializer::normal(0.02));
+  if (!shape.tied)
+    specs.lm_head = parameter_spec::matrix(role::head, shape.vocabulary, shape.width, initializer::normal(0.02));
   return specs;
 }
 
 // How one micro-batch counts in the step it is part of.
 struct pass_options {
-  double token_scale = 1.0;        // factor of the summed token losses: 1 / targets of the whole step gives their mean
-  double auxiliary_scale = 1.0;    // factor of the balancers' losses: 1 / micro-batches of the step
-  index_t balance_groups = 1;      // runs of tokens whose load is balanced separately
+  double token_scale = 1.0;      // factor of the summed token losses: 1 / targets of the whole step gives their mean
+  double auxiliary_scale = 1.0;  // factor of the balancers' losses: 1 / micro-batches of the step
+  index_t balance_groups = 1;    // runs of tokens whose load is balanced separately
 };
 
 // What passes since the last clear added up to; see transformer::metrics.
@@ -71,8 +75,12 @@ class transformer {
   // Parameters are zero until initialize() or until they are loaded into parameters().master(), followed by refresh().
   // The context must outlive the model.
   transformer(context_type& context, const transformer_shape& shape, const Mixture& mixture = {})
-      : context_(&context), shape_(checked(shape, mixture)), mixture_(mixture), parameters_(transformer_specs(shape, mixture)),
-        metrics_(2 + shape.blocks * expert_count()), saved_(static_cast<std::size_t>(shape.blocks)) {}
+      : context_(&context),
+        shape_(checked(shape, mixture)),
+        mixture_(mixture),
+        parameters_(transformer_specs(shape, mixture)),
+        metrics_(2 + shape.blocks * expert_count()),
+        saved_(static_cast<std::size_t>(shape.blocks)) {}
 
   context_type& context() const { return *context_; }
   const transformer_shape& shape() const { return shape_; }
@@ -86,14 +94,17 @@ class transformer {
 
   // Adds to the gradients those of
   //   token_scale * sum of cross entropies + auxiliary_scale * sum over layers of the balancer's loss
-  // and to the metrics. Shapes: inputs, targets (B, S); a target of -1 is none. Requires: parameters().set_trainable was called.
-  // No host synchronisation; no allocation after the first call with the same shapes.
-  void forward_backward(view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets, const pass_options& options) {
+  // and to the metrics. Shapes: inputs, targets (B, S); a target of -1 is none. Requires: parameters().set_trainable
+  // was called. No host synchronisation; no allocation after the first call with the same shapes.
+  void forward_backward(view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets,
+                        const pass_options& options) {
     workspace_scope scope(*context_);
     const index_t rows = inputs.size();
-    GRAFT_CHECK(rows > 0 && inputs.contiguous() && targets.contiguous() && targets.size() == rows, "forward_backward: expected inputs and targets of one shape, got ",
-                inputs.extent(0), " x ", inputs.extent(1), " and ", targets.extent(0), " x ", targets.extent(1));
-    GRAFT_CHECK(!parameters_.trainable().empty(), "forward_backward: no gradients are allocated, call parameters().set_trainable first");
+    GRAFT_CHECK(rows > 0 && inputs.contiguous() && targets.contiguous() && targets.size() == rows,
+                "forward_backward: expected inputs and targets of one shape, got ", inputs.extent(0), " x ",
+                inputs.extent(1), " and ", targets.extent(0), " x ", targets.extent(1));
+    GRAFT_CHECK(!parameters_.trainable().empty(),
+                "forward_backward: no gradients are allocated, call parameters().set_trainable first");
     const auto tokens = reshape(inputs, rows);
     const block_pass<Compute> pass = make_pass(inputs.extent(1), options.balance_groups);
     const auto& weights = parameters_.weights();
@@ -103,32 +114,36 @@ class transformer {
     auto delta = context_->template allocate<T>(rows, shape_.width);
     embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), tokens);
     for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
-      saved_[layer] = block_forward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], stream,
-                                                      layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, true);
+      saved_[layer] = block_forward<Mixture, Compute>(
+          pass, mixture_, weights.model.layers[layer], stream,
+          layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, true);
       count_routing(layer);
     }
     auto last_stream = context_->template allocate<T>(rows, shape_.width);
     auto normed = context_->template allocate<T>(rows, shape_.width);
     auto inverse_rms = context_->template allocate<M>(rows);
-    add_rms_norm_forward(*context_, last_stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(), shape_.norm_eps);
+    add_rms_norm_forward(*context_, last_stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(),
+                         shape_.norm_eps);
 
     auto losses = context_->template allocate<M>(rows);
     const auto d_normed = delta;  // spent
-    linear_cross_entropy_backward(*context_, losses, d_normed, head_gradient(gradients), normed, head(weights), reshape(targets, rows),
-                                  options.token_scale);
+    linear_cross_entropy_backward(*context_, losses, d_normed, head_gradient(gradients), normed, head(weights),
+                                  reshape(targets, rows), options.token_scale);
     sum<context_type, M>(*context_, metrics_.view().rows(0, 1), losses, accumulate::yes);
 
     const auto d_stream = normed;  // spent
-    rms_norm_backward(*context_, d_stream, gradients.model.norm.vector(), d_normed, last_stream, inverse_rms, weights.model.norm.vector(),
-                      accumulate::no);
+    rms_norm_backward(*context_, d_stream, gradients.model.norm.vector(), d_normed, last_stream, inverse_rms,
+                      weights.model.norm.vector(), accumulate::no);
     for (std::size_t layer = saved_.size(); layer-- > 0;)
-      block_backward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], gradients.model.layers[layer], saved_[layer], d_stream,
-                                       options.auxiliary_scale);
-    if (gradients.model.embed_tokens.present()) embedding_backward(*context_, gradients.model.embed_tokens.matrix(), d_stream, tokens);
+      block_backward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], gradients.model.layers[layer],
+                                       saved_[layer], d_stream, options.auxiliary_scale);
+    if (gradients.model.embed_tokens.present())
+      embedding_backward(*context_, gradients.model.embed_tokens.matrix(), d_stream, tokens);
   }
 
   // losses (B S): the cross entropy of every token in nats, 0 where there is no target. Adds to the metrics.
-  void token_losses(view<M, 1, space> losses, view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets) {
+  void token_losses(view<M, 1, space> losses, view<const std::int32_t, 2, space> inputs,
+                    view<const std::int32_t, 2, space> targets) {
     workspace_scope scope(*context_);
     const auto normed = hidden_states(inputs);
     linear_cross_entropy(*context_, losses, normed, head(parameters_.weights()), reshape(targets, targets.size()));
@@ -138,8 +153,9 @@ class transformer {
   // logits (B, V) of the last position of every sequence. Shapes: inputs (B, S).
   void next_token_logits(view<M, 2, space> logits, view<const std::int32_t, 2, space> inputs) {
     if constexpr (Mixture::present)
-      static_assert(Mixture::router_type::spec.causal,
-                    "graft::transformer: the router looks at later tokens, which generation does not have. Use a causal router.");
+      static_assert(
+          Mixture::router_type::spec.causal,
+          "graft::transformer: the router looks at later tokens, which generation does not have. Use a causal router.");
     workspace_scope scope(*context_);
     view<T, 2, space> last = hidden_states(inputs).rows(inputs.extent(1) - 1, inputs.size());
     last.extents[0] = inputs.extent(0);
@@ -180,7 +196,8 @@ class transformer {
       copy_from_host(*context_, rope_.view(), table.data());
       rope_positions_ = wanted;
     }
-    return {*context_, shape_, view<const M, 2, space>(rope_.data(), rope_positions_, shape_.head_dim), positions, balance_groups};
+    return {*context_, shape_, view<const M, 2, space>(rope_.data(), rope_positions_, shape_.head_dim), positions,
+            balance_groups};
   }
 
   auto head(const tree<typename Compute::weight>& weights) const {
@@ -202,11 +219,13 @@ class transformer {
     embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), reshape(inputs, rows));
     for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
       workspace_scope scope(*context_);
-      saved_[layer] = block_forward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], stream,
-                                                      layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, false);
+      saved_[layer] = block_forward<Mixture, Compute>(
+          pass, mixture_, weights.model.layers[layer], stream,
+          layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, false);
       count_routing(layer);
     }
-    add_rms_norm_forward(*context_, stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(), shape_.norm_eps);
+    add_rms_norm_forward(*context_, stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(),
+                         shape_.norm_eps);
     return normed;
   }
 
@@ -223,7 +242,8 @@ class transformer {
       const auto& statistics = saved_[layer].moe.statistics;
       add_balance_loss(*context_, mixture_.balancer, statistics, metrics_.view().rows(1, 2));
       const index_t first = 2 + static_cast<index_t>(layer) * expert_count();
-      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + expert_count()), statistics.counts);
+      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + expert_count()),
+                                       statistics.counts);
     }
   }
 

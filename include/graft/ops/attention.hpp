@@ -19,37 +19,42 @@ namespace graft {
 namespace detail {
 
 inline void check_attention_shape(const attention_shape& shape) {
-  GRAFT_CHECK(shape.sequences >= 0 && shape.positions >= 1 && shape.heads >= 1 && shape.kv_heads >= 1 && shape.head_dim >= 1,
-              "attention: expected positive sizes, got sequences=", shape.sequences, ", positions=", shape.positions,
-              ", heads=", shape.heads, ", kv_heads=", shape.kv_heads, ", head_dim=", shape.head_dim);
-  GRAFT_CHECK(shape.heads % shape.kv_heads == 0, "attention: expected heads to be a multiple of kv_heads, got heads=",
-              shape.heads, ", kv_heads=", shape.kv_heads);
+  GRAFT_CHECK(
+      shape.sequences >= 0 && shape.positions >= 1 && shape.heads >= 1 && shape.kv_heads >= 1 && shape.head_dim >= 1,
+      "attention: expected positive sizes, got sequences=", shape.sequences, ", positions=", shape.positions,
+      ", heads=", shape.heads, ", kv_heads=", shape.kv_heads, ", head_dim=", shape.head_dim);
+  GRAFT_CHECK(shape.heads % shape.kv_heads == 0,
+              "attention: expected heads to be a multiple of kv_heads, got heads=", shape.heads,
+              ", kv_heads=", shape.kv_heads);
 }
 
 template <class T, class Space>
 void check_attention_matrix(const char* name, const matrix_view<T, Space>& m, index_t rows, index_t columns) {
   GRAFT_CHECK(m.extent(0) == rows && m.extent(1) == columns, "attention: expected ", name, " of ", rows, " x ", columns,
               ", got ", m.extent(0), " x ", m.extent(1));
-  GRAFT_CHECK(columns == 1 || m.strides[1] == 1, "attention: expected ", name, " with unit column stride, got ", m.strides[1]);
+  GRAFT_CHECK(columns == 1 || m.strides[1] == 1, "attention: expected ", name, " with unit column stride, got ",
+              m.strides[1]);
 }
 
 // The CPU has a blocked version for fp32 arithmetic; everything else runs the row algorithms.
 template <class Ctx, class T>
-inline constexpr bool attention_in_blocks = std::same_as<typename Ctx::backend, cpu> && std::same_as<accumulator_t<T>, float>;
+inline constexpr bool attention_in_blocks =
+    std::same_as<typename Ctx::backend, cpu>&& std::same_as<accumulator_t<T>, float>;
 
 }  // namespace detail
 
 // For each token t and head h, over the keys j <= t of its sequence:
 //   s_j = <q_t, k_j> / sqrt(d)    p = softmax(s)    out_t = sum p_j v_j    log_sum_exp_t = log sum e^(s_j)
-// Shapes: out (T, H*d); log_sum_exp (T, H), which the backward pass reads; qkv (T, (H+2G)*d): query heads, key heads, value heads.
-// Requires: unit column strides; out does not overlap qkv.
-// Order: softmax and sums in accumulator_t<T>, keys in ascending order; same bits for any number of threads. A later
+// Shapes: out (T, H*d); log_sum_exp (T, H), which the backward pass reads; qkv (T, (H+2G)*d): query heads, key heads,
+// value heads. Requires: unit column strides; out does not overlap qkv. Order: softmax and sums in accumulator_t<T>,
+// keys in ascending order; same bits for any number of threads. A later
 //   token never changes an earlier output, unless it is not finite.
 // Cost: 2 S^2 d H B floating-point operations (half of the square is masked and skipped); on the CPU a thread keeps
 //   about 2 S d floats.
 // Source: Milakov, Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao 2023, arXiv 2307.08691.
 template <Context Ctx, class T, class Space>
-void attention_forward(Ctx& ctx, matrix_view<T, Space> out, std::type_identity_t<matrix_view<accumulator_t<T>, Space>> log_sum_exp,
+void attention_forward(Ctx& ctx, matrix_view<T, Space> out,
+                       std::type_identity_t<matrix_view<accumulator_t<T>, Space>> log_sum_exp,
                        std::type_identity_t<matrix_view<const T, Space>> qkv, const attention_shape& shape) {
   detail::check_attention_shape(shape);
   detail::check_attention_matrix("out", out, shape.tokens(), shape.out_width());
@@ -63,7 +68,8 @@ void attention_forward(Ctx& ctx, matrix_view<T, Space> out, std::type_identity_t
 
 // The gradient to qkv, all of it written, from the forward pass's results and d_out:
 //   dp_j = <dO_t, v_j>   delta_t = <dO_t, O_t>   ds_j = p_j (dp_j - delta_t) / sqrt(d)
-//   dq_t = sum ds_j k_j     dk_j = sum over the group's heads and t of ds_j q_t     dv_j = sum over the same of p_j dO_t
+//   dq_t = sum ds_j k_j     dk_j = sum over the group's heads and t of ds_j q_t     dv_j = sum over the same of p_j
+//   dO_t
 // Shapes: d_qkv and qkv (T, (H+2G)*d); d_out and out (T, H*d); log_sum_exp (T, H).
 // Requires: unit column strides; d_qkv does not overlap the others.
 // Order: sums in accumulator_t<T>; heads ascending, then tokens ascending; same bits for any number of threads.

@@ -53,7 +53,8 @@ struct embedding_backward_row {
 template <class Context, class T>
 void embedding_forward(Context& context, matrix_of<Context, T> out, const_matrix_of<Context, T> table,
                        const_vector_of<Context, std::int32_t> tokens) {
-  launch_rows(context, out.extent(0), out.extent(1), detail::embedding_forward_row<T, typename Context::space>{out, table, tokens});
+  launch_rows(context, out.extent(0), out.extent(1),
+              detail::embedding_forward_row<T, typename Context::space>{out, table, tokens});
 }
 
 // d_table[v] += sum of d_out[t] over the t with tokens[t] == v, in the order of t.
@@ -66,7 +67,8 @@ void embedding_backward(Context& context, matrix_of<Context, Master> d_table, vi
   auto order = context.template allocate<std::int32_t>(tokens.extent(0));
   counting_sort(context, tokens, d_table.extent(0), offsets, order);
   launch_rows(context, d_table.extent(0), d_table.extent(1),
-              detail::embedding_backward_row<std::remove_const_t<T>, Master, typename Context::space>{d_table, d_out, offsets, order});
+              detail::embedding_backward_row<std::remove_const_t<T>, Master, typename Context::space>{d_table, d_out,
+                                                                                                      offsets, order});
 }
 
 }  // namespace graft

@@ -33,9 +33,12 @@ struct head_norm_row {
       const T* source = raw.row(row) + head * head_dim;
       T* target = out.row(row) + head * head_dim;
       const T* weight = head < heads ? q_weight.data : k_weight.data;
-      const Master square = group.sum(head_dim, [&](index_t i) { return static_cast<Master>(source[i]) * static_cast<Master>(source[i]); });
+      const Master square = group.sum(
+          head_dim, [&](index_t i) { return static_cast<Master>(source[i]) * static_cast<Master>(source[i]); });
       const Master scale = Master(1) / math::sqrt(square / static_cast<Master>(head_dim) + static_cast<Master>(eps));
-      group.for_each(head_dim, [&](index_t i) { target[i] = T(static_cast<Master>(source[i]) * scale * static_cast<Master>(weight[i])); });
+      group.for_each(head_dim, [&](index_t i) {
+        target[i] = T(static_cast<Master>(source[i]) * scale * static_cast<Master>(weight[i]));
+      });
       group.single([&] { inverse_rms(row, head) = scale; });
     }
     const index_t values = normed * head_dim;
@@ -46,8 +49,8 @@ struct head_norm_row {
 template <class T, class Space>
 struct head_norm_backward_chunk {
   using Master = accumulator_t<T>;
-  view<T, 2, Space> d_qkv;                     // (T, (H+2G) d), in and out
-  view<Master, 2, Space> partial;              // (chunks, 2 d): queries, then keys
+  view<T, 2, Space> d_qkv;         // (T, (H+2G) d), in and out
+  view<Master, 2, Space> partial;  // (chunks, 2 d): queries, then keys
   view<const T, 2, Space> raw;
   view<const Master, 2, Space> inverse_rms;
   view<const T, 1, Space> q_weight, k_weight;
@@ -74,7 +77,8 @@ struct head_norm_backward_chunk {
         group.for_each(head_dim, [&](index_t i) {
           const Master upstream = static_cast<Master>(gradient[i]);
           weight_sums[i] += upstream * static_cast<Master>(source[i]) * scale;
-          gradient[i] = T(scale * (upstream * static_cast<Master>(weight[i]) - static_cast<Master>(source[i]) * shrink));
+          gradient[i] =
+              T(scale * (upstream * static_cast<Master>(weight[i]) - static_cast<Master>(source[i]) * shrink));
         });
         group.sync();
       }
@@ -110,7 +114,8 @@ void head_norm_backward(Context& context, matrix_of<Context, T> d_qkv, vector_of
   launch_rows(context, chunks, detail::norm_chunk * raw.extent(1),
               detail::head_norm_backward_chunk<T, space>{d_qkv, partial, raw, inverse_rms, q_weight, k_weight, heads});
   if (d_q_weight.data != nullptr) add_column_sums<Context, Master>(context, d_q_weight, partial.columns(0, head_dim));
-  if (d_k_weight.data != nullptr) add_column_sums<Context, Master>(context, d_k_weight, partial.columns(head_dim, 2 * head_dim));
+  if (d_k_weight.data != nullptr)
+    add_column_sums<Context, Master>(context, d_k_weight, partial.columns(head_dim, 2 * head_dim));
 }
 
 }  // namespace graft

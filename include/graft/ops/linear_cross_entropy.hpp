@@ -64,7 +64,8 @@ index_t logit_chunk(const const_matrix_of<Context, T>& x, index_t vocabulary) {
 // Shapes: losses (T), x (T, D), head (V, D), targets (T).
 template <class Context, class X>
 void linear_cross_entropy(Context& context, vector_of<Context, accumulator_t<X>> losses, matrix_of<Context, X> x,
-                          const_matrix_of<Context, std::remove_const_t<X>> head, const_vector_of<Context, std::int32_t> targets) {
+                          const_matrix_of<Context, std::remove_const_t<X>> head,
+                          const_vector_of<Context, std::int32_t> targets) {
   using T = std::remove_const_t<X>;
   using Master = accumulator_t<T>;
   const index_t chunk = detail::logit_chunk<Context, T>(x, head.extent(0));
@@ -74,7 +75,8 @@ void linear_cross_entropy(Context& context, vector_of<Context, accumulator_t<X>>
     auto logits = context.template allocate<Master>(end - begin, head.extent(0));
     gemm_nt(context, logits, x.rows(begin, end), head, accumulate::no);
     launch_rows(context, end - begin, head.extent(0),
-                detail::cross_entropy_row<T, typename Context::space>{losses.rows(begin, end), {}, logits, targets.rows(begin, end), 0});
+                detail::cross_entropy_row<T, typename Context::space>{
+                    losses.rows(begin, end), {}, logits, targets.rows(begin, end), 0});
   }
 }
 
@@ -82,10 +84,10 @@ void linear_cross_entropy(Context& context, vector_of<Context, accumulator_t<X>>
 //   d_logits = scale (softmax(logits) - onehot(target)),   d_x = d_logits head,   d_head += d_logits^T x.
 // Shapes: d_x (T, D), d_head (V, D), which may be absent when the head is frozen.
 template <class Context, class T>
-void linear_cross_entropy_backward(Context& context, vector_of<Context, accumulator_t<T>> losses, matrix_of<Context, T> d_x,
-                                   matrix_of<Context, accumulator_t<T>> d_head, const_matrix_of<Context, T> x,
-                                   const_matrix_of<Context, T> head, const_vector_of<Context, std::int32_t> targets,
-                                   double scale) {
+void linear_cross_entropy_backward(Context& context, vector_of<Context, accumulator_t<T>> losses,
+                                   matrix_of<Context, T> d_x, matrix_of<Context, accumulator_t<T>> d_head,
+                                   const_matrix_of<Context, T> x, const_matrix_of<Context, T> head,
+                                   const_vector_of<Context, std::int32_t> targets, double scale) {
   using Master = accumulator_t<T>;
   const index_t chunk = detail::logit_chunk<Context, T>(x, head.extent(0));
   for (index_t begin = 0; begin < x.extent(0); begin += chunk) {
@@ -95,8 +97,8 @@ void linear_cross_entropy_backward(Context& context, vector_of<Context, accumula
     auto d_logits = context.template allocate<T>(end - begin, head.extent(0));
     gemm_nt(context, logits, x.rows(begin, end), head, accumulate::no);
     launch_rows(context, end - begin, head.extent(0),
-                detail::cross_entropy_row<T, typename Context::space>{losses.rows(begin, end), d_logits, logits, targets.rows(begin, end),
-                                                                      static_cast<Master>(scale)});
+                detail::cross_entropy_row<T, typename Context::space>{
+                    losses.rows(begin, end), d_logits, logits, targets.rows(begin, end), static_cast<Master>(scale)});
     gemm_nn(context, d_x.rows(begin, end), d_logits, head, accumulate::no);
     if (d_head.data != nullptr) gemm_tn(context, d_head, d_logits, x.rows(begin, end), accumulate::yes);
   }

@@ -46,7 +46,7 @@ struct invert_rows_element {
 
 template <class T, class Space>
 struct gather_row {
-  view<T, 2, Space> rows;    // (T K, D)
+  view<T, 2, Space> rows;     // (T K, D)
   view<const T, 2, Space> x;  // (T, D)
   dispatch_plan<Space> plan;
 
@@ -63,9 +63,9 @@ struct gather_row {
 template <class T, class Space>
 struct combine_row {
   using Master = accumulator_t<T>;
-  view<T, 2, Space> out;                  // (T, D)
-  view<const T, 2, Space> rows;           // (T K, D)
-  view<const Master, 2, Space> weights;   // (T, K); absent: every weight is 1
+  view<T, 2, Space> out;                 // (T, D)
+  view<const T, 2, Space> rows;          // (T K, D)
+  view<const Master, 2, Space> weights;  // (T, K); absent: every weight is 1
   dispatch_plan<Space> plan;
   bool add;
 
@@ -88,11 +88,11 @@ struct combine_row {
 template <class T, class Space>
 struct combine_backward_row {
   using Master = accumulator_t<T>;
-  view<T, 2, Space> d_rows;               // (T K, D)
-  view<Master, 2, Space> d_weights;       // (T, K)
-  view<const T, 2, Space> d_out;          // (T, D)
-  view<const T, 2, Space> rows;           // (T K, D)
-  view<const Master, 2, Space> weights;   // (T, K)
+  view<T, 2, Space> d_rows;              // (T K, D)
+  view<Master, 2, Space> d_weights;      // (T, K)
+  view<const T, 2, Space> d_out;         // (T, D)
+  view<const T, 2, Space> rows;          // (T K, D)
+  view<const Master, 2, Space> weights;  // (T, K)
   dispatch_plan<Space> plan;
 
   template <class Group>
@@ -107,7 +107,9 @@ struct combine_backward_row {
       const T* output = rows.row(row);
       T* target = d_rows.row(row);
       const Master weight = weights(token, k);
-      const Master dot = group.sum(d_out.extent(1), [&](index_t i) { return static_cast<Master>(upstream[i]) * static_cast<Master>(output[i]); });
+      const Master dot = group.sum(d_out.extent(1), [&](index_t i) {
+        return static_cast<Master>(upstream[i]) * static_cast<Master>(output[i]);
+      });
       group.for_each(d_out.extent(1), [&](index_t i) { target[i] = T(weight * static_cast<Master>(upstream[i])); });
       group.single([&] { d_weights(token, k) = dot; });
     }
@@ -119,7 +121,8 @@ struct combine_backward_row {
 // Sorts slots by expert. Shapes: experts_of_slots (T K), entries in [-1, E).
 // Order: stable, so equal inputs give equal plans. Cost: one counting sort; no host synchronisation.
 template <class Context>
-dispatch_plan<typename Context::space> make_dispatch_plan(Context& context, const_vector_of<Context, std::int32_t> experts_of_slots,
+dispatch_plan<typename Context::space> make_dispatch_plan(Context& context,
+                                                          const_vector_of<Context, std::int32_t> experts_of_slots,
                                                           index_t experts, index_t slots) {
   using space = typename Context::space;
   const index_t count = experts_of_slots.extent(0);
@@ -141,21 +144,23 @@ void gather_tokens(Context& context, matrix_of<Context, T> rows, const_matrix_of
   launch_rows(context, rows.extent(0), x.extent(1), detail::gather_row<T, typename Context::space>{rows, x, plan});
 }
 
-// out[t] (+)= sum over k of weights[t, k] rows[row of slot (t, k)]; empty slots give nothing, an absent weights counts as ones
-// (which makes this the backward pass of gather_tokens). Shapes: out (T, D), rows (T K, D), weights (T, K). Order: k ascending.
+// out[t] (+)= sum over k of weights[t, k] rows[row of slot (t, k)]; empty slots give nothing, an absent weights counts
+// as ones (which makes this the backward pass of gather_tokens). Shapes: out (T, D), rows (T K, D), weights (T, K).
+// Order: k ascending.
 template <class Context, class T>
 void combine_rows(Context& context, matrix_of<Context, T> out, const_matrix_of<Context, T> rows,
-                  const_matrix_of<Context, accumulator_t<T>> weights, const dispatch_plan<typename Context::space>& plan,
-                  accumulate add) {
+                  const_matrix_of<Context, accumulator_t<T>> weights,
+                  const dispatch_plan<typename Context::space>& plan, accumulate add) {
   launch_rows(context, out.extent(0), out.extent(1),
               detail::combine_row<T, typename Context::space>{out, rows, weights, plan, add == accumulate::yes});
 }
 
 // d_rows[r] = weight d_out[t],  d_weights[t, k] = <d_out[t], rows[r]>; 0 for an empty slot. d_rows may be rows.
 template <class Context, class T>
-void combine_rows_backward(Context& context, matrix_of<Context, T> d_rows, matrix_of<Context, accumulator_t<T>> d_weights,
-                           const_matrix_of<Context, T> d_out, const_matrix_of<Context, T> rows,
-                           const_matrix_of<Context, accumulator_t<T>> weights, const dispatch_plan<typename Context::space>& plan) {
+void combine_rows_backward(Context& context, matrix_of<Context, T> d_rows,
+                           matrix_of<Context, accumulator_t<T>> d_weights, const_matrix_of<Context, T> d_out,
+                           const_matrix_of<Context, T> rows, const_matrix_of<Context, accumulator_t<T>> weights,
+                           const dispatch_plan<typename Context::space>& plan) {
   launch_rows(context, d_out.extent(0), d_out.extent(1),
               detail::combine_backward_row<T, typename Context::space>{d_rows, d_weights, d_out, rows, weights, plan});
 }

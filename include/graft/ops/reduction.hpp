@@ -71,7 +71,8 @@ void sum_of(Context& context, vector_of<Context, Sum> out, index_t count, F f, a
 
 // out[0] = (or +=) sum of the elements of x.
 template <class Context, class Sum, class T>
-void sum(Context& context, vector_of<Context, Sum> out, view<T, 1, typename Context::space> x, accumulate add = accumulate::no) {
+void sum(Context& context, vector_of<Context, Sum> out, view<T, 1, typename Context::space> x,
+         accumulate add = accumulate::no) {
   using element = std::remove_const_t<T>;
   sum_of<Context, Sum>(context, out, x.extent(0), detail::element_of<element, Sum, typename Context::space>{x}, add);
 }

@@ -18,10 +18,10 @@ namespace detail {
 template <class T, class Space>
 struct add_rms_norm_row {
   using Master = accumulator_t<T>;
-  view<T, 2, Space> residual, out;       // (T, D)
-  view<Master, 1, Space> inverse_rms;    // (T)
-  view<const T, 2, Space> x, delta;      // (T, D); delta may be absent
-  view<const T, 1, Space> weight;        // (D)
+  view<T, 2, Space> residual, out;     // (T, D)
+  view<Master, 1, Space> inverse_rms;  // (T)
+  view<const T, 2, Space> x, delta;    // (T, D); delta may be absent
+  view<const T, 1, Space> weight;      // (D)
   double eps;
 
   template <class Group>
@@ -31,15 +31,19 @@ struct add_rms_norm_row {
     T* stream = residual.row(row);
     if (delta.data != nullptr) {
       const T* added = delta.row(row);
-      group.for_each(width, [&](index_t i) { stream[i] = T(static_cast<Master>(source[i]) + static_cast<Master>(added[i])); });
+      group.for_each(width,
+                     [&](index_t i) { stream[i] = T(static_cast<Master>(source[i]) + static_cast<Master>(added[i])); });
     } else if (stream != source) {
       group.for_each(width, [&](index_t i) { stream[i] = source[i]; });
     }
     group.sync();
-    const Master square = group.sum(width, [&](index_t i) { return static_cast<Master>(stream[i]) * static_cast<Master>(stream[i]); });
+    const Master square =
+        group.sum(width, [&](index_t i) { return static_cast<Master>(stream[i]) * static_cast<Master>(stream[i]); });
     const Master scale = Master(1) / math::sqrt(square / static_cast<Master>(width) + static_cast<Master>(eps));
     T* target = out.row(row);
-    group.for_each(width, [&](index_t i) { target[i] = T(static_cast<Master>(stream[i]) * scale * static_cast<Master>(weight[i])); });
+    group.for_each(width, [&](index_t i) {
+      target[i] = T(static_cast<Master>(stream[i]) * scale * static_cast<Master>(weight[i]));
+    });
     group.single([&] { inverse_rms[row] = scale; });
   }
 };
@@ -50,11 +54,11 @@ inline constexpr index_t norm_chunk = 64;
 template <class T, class Space>
 struct rms_norm_backward_chunk {
   using Master = accumulator_t<T>;
-  view<T, 2, Space> d_residual;                    // (T, D), in and out
-  view<Master, 2, Space> partial;                  // (chunks, D); absent when the weight is frozen
-  view<const T, 2, Space> d_out, residual;         // (T, D)
-  view<const Master, 1, Space> inverse_rms;        // (T)
-  view<const T, 1, Space> weight;                  // (D)
+  view<T, 2, Space> d_residual;              // (T, D), in and out
+  view<Master, 2, Space> partial;            // (chunks, D); absent when the weight is frozen
+  view<const T, 2, Space> d_out, residual;   // (T, D)
+  view<const Master, 1, Space> inverse_rms;  // (T)
+  view<const T, 1, Space> weight;            // (D)
   bool add;
 
   template <class Group>
@@ -74,11 +78,14 @@ struct rms_norm_backward_chunk {
       const Master shrink = dot * scale * scale / static_cast<Master>(width);
       T* target = d_residual.row(row);
       group.for_each(width, [&](index_t i) {
-        const Master through = scale * (static_cast<Master>(gradient[i]) * static_cast<Master>(weight[i]) - static_cast<Master>(stream[i]) * shrink);
+        const Master through = scale * (static_cast<Master>(gradient[i]) * static_cast<Master>(weight[i]) -
+                                        static_cast<Master>(stream[i]) * shrink);
         target[i] = T((add ? static_cast<Master>(target[i]) : Master(0)) + through);
       });
       if (sums != nullptr)
-        group.for_each(width, [&](index_t i) { sums[i] += static_cast<Master>(gradient[i]) * static_cast<Master>(stream[i]) * scale; });
+        group.for_each(width, [&](index_t i) {
+          sums[i] += static_cast<Master>(gradient[i]) * static_cast<Master>(stream[i]) * scale;
+        });
     }
   }
 };
@@ -98,13 +105,14 @@ struct column_sum_element {
 
 // out[j] += sum over rows of partial[row][j], rows in order.
 template <class Context, class Master>
-void add_column_sums(Context& context, vector_of<Context, Master> out, matrix_of<Context, std::type_identity_t<Master>> partial) {
+void add_column_sums(Context& context, vector_of<Context, Master> out,
+                     matrix_of<Context, std::type_identity_t<Master>> partial) {
   launch_elements(context, out.extent(0), detail::column_sum_element<Master, typename Context::space>{out, partial});
 }
 
 // residual = x + delta;  out = residual / sqrt(mean(residual^2) + eps) * weight.
-// Shapes: residual, out, x, delta (T, D), inverse_rms (T), weight (D). An absent delta counts as zero; residual may be x.
-// Cost: reads x and delta once, writes residual and out once. Statistics in fp32 or above.
+// Shapes: residual, out, x, delta (T, D), inverse_rms (T), weight (D). An absent delta counts as zero; residual may be
+// x. Cost: reads x and delta once, writes residual and out once. Statistics in fp32 or above.
 template <class Context, class T>
 void add_rms_norm_forward(Context& context, matrix_of<Context, T> residual, matrix_of<Context, T> out,
                           vector_of<Context, accumulator_t<T>> inverse_rms, const_matrix_of<Context, T> x,
@@ -113,15 +121,16 @@ void add_rms_norm_forward(Context& context, matrix_of<Context, T> residual, matr
               detail::add_rms_norm_row<T, typename Context::space>{residual, out, inverse_rms, x, delta, weight, eps});
 }
 
-// d_residual (+)= gradient through the normalisation; d_weight += its gradient. With r = inverse_rms, g = d_out * weight:
+// d_residual (+)= gradient through the normalisation; d_weight += its gradient. With r = inverse_rms, g = d_out *
+// weight:
 //   dx = r (g - x r^2 mean(g x)),   dw = sum over rows of d_out x r.
 // Shapes: as in the forward pass; d_weight (D) may be absent, then it is not computed.
 // Order: rows in chunks of 64, chunks in order.
 template <class Context, class T>
-void rms_norm_backward(Context& context, matrix_of<Context, T> d_residual, vector_of<Context, accumulator_t<T>> d_weight,
-                       const_matrix_of<Context, T> d_out, const_matrix_of<Context, T> residual,
-                       const_vector_of<Context, accumulator_t<T>> inverse_rms, const_vector_of<Context, T> weight,
-                       accumulate add) {
+void rms_norm_backward(Context& context, matrix_of<Context, T> d_residual,
+                       vector_of<Context, accumulator_t<T>> d_weight, const_matrix_of<Context, T> d_out,
+                       const_matrix_of<Context, T> residual, const_vector_of<Context, accumulator_t<T>> inverse_rms,
+                       const_vector_of<Context, T> weight, accumulate add) {
   using Master = accumulator_t<T>;
   using space = typename Context::space;
   workspace_scope scope(context);
@@ -129,7 +138,8 @@ void rms_norm_backward(Context& context, matrix_of<Context, T> d_residual, vecto
   view<Master, 2, space> partial;
   if (d_weight.data != nullptr) partial = context.template allocate<Master>(chunks, residual.extent(1));
   launch_rows(context, chunks, detail::norm_chunk * residual.extent(1),
-              detail::rms_norm_backward_chunk<T, space>{d_residual, partial, d_out, residual, inverse_rms, weight, add == accumulate::yes});
+              detail::rms_norm_backward_chunk<T, space>{d_residual, partial, d_out, residual, inverse_rms, weight,
+                                                        add == accumulate::yes});
   if (d_weight.data != nullptr) add_column_sums<Context, Master>(context, d_weight, partial);
 }
 

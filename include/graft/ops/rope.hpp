@@ -17,7 +17,8 @@
 namespace graft {
 
 // The angle of a position in each of the head_dim / 2 planes, times the position.
-//   f_i = theta^(-2i/d); with scaling, f_i is divided by factor at long wavelengths, kept at short ones, and blended between.
+//   f_i = theta^(-2i/d); with scaling, f_i is divided by factor at long wavelengths, kept at short ones, and blended
+//   between.
 inline std::vector<double> rope_frequencies(const transformer_shape& shape) {
   std::vector<double> frequencies(static_cast<std::size_t>(shape.head_dim / 2));
   const rope_scaling& scaling = shape.scaling;
@@ -26,7 +27,8 @@ inline std::vector<double> rope_frequencies(const transformer_shape& shape) {
     if (scaling.factor != 1.0) {
       const double wavelength = 2.0 * std::numbers::pi / frequency;
       const double turns = static_cast<double>(scaling.original_positions) / wavelength;
-      const double blend = (turns - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor);
+      const double blend =
+          (turns - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor);
       const double keep = blend < 0 ? 0 : (blend > 1 ? 1 : blend);
       frequency = (1 - keep) * frequency / scaling.factor + keep * frequency;
     }
@@ -59,7 +61,7 @@ struct rope_row {
   view<T, 2, Space> qk;                // (T, at least rotated_heads * d)
   view<const Master, 2, Space> table;  // (S, d)
   index_t rotated_heads, positions;
-  Master direction;                    // +1 forward, -1 backward: the transpose of a rotation
+  Master direction;  // +1 forward, -1 backward: the transpose of a rotation
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t row) const {

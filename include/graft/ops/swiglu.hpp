@@ -29,7 +29,9 @@ struct swiglu_row {
     const T* gate = gate_up.row(row);
     const T* up = gate + hidden;
     T* target = out.row(row);
-    group.for_each(hidden, [&](index_t i) { target[i] = T(math::silu(static_cast<Master>(gate[i])) * static_cast<Master>(up[i])); });
+    group.for_each(hidden, [&](index_t i) {
+      target[i] = T(math::silu(static_cast<Master>(gate[i])) * static_cast<Master>(up[i]));
+    });
   }
 };
 
@@ -51,7 +53,8 @@ struct swiglu_backward_row {
     T* d_gate = d_gate_up.row(row);
     T* d_up = d_gate + hidden;
     group.for_each(hidden, [&](index_t i) {
-      const Master g = static_cast<Master>(gate[i]), u = static_cast<Master>(up[i]), d = static_cast<Master>(upstream[i]);
+      const Master g = static_cast<Master>(gate[i]), u = static_cast<Master>(up[i]),
+                   d = static_cast<Master>(upstream[i]);
       const Master s = math::sigmoid(g);
       d_gate[i] = T(d * u * s * (Master(1) + g * (Master(1) - s)));
       d_up[i] = T(d * g * s);
@@ -67,7 +70,8 @@ struct swiglu_backward_row {
 template <class Context, class T>
 void swiglu_forward(Context& context, matrix_of<Context, T> out, const_matrix_of<Context, T> gate_up,
                     const std::int32_t* row_count = nullptr) {
-  launch_rows(context, out.extent(0), out.extent(1), detail::swiglu_row<T, typename Context::space>{out, gate_up, row_count});
+  launch_rows(context, out.extent(0), out.extent(1),
+              detail::swiglu_row<T, typename Context::space>{out, gate_up, row_count});
 }
 
 //   d_gate = d_out up s (1 + gate (1 - s)),   d_up = d_out gate s,   s = sigmoid(gate). d_gate_up may be gate_up.

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// AdamW over the arena of a model: one launch that clips, updates moments and master weights, writes the narrow copy and clears
-// the gradients. Frozen tensors are outside the update altogether, decay and momentum included, so they stay bit-identical.
+// AdamW over the arena of a model: one launch that clips, updates moments and master weights, writes the narrow copy
+// and clears the gradients. Frozen tensors are outside the update altogether, decay and momentum included, so they stay
+// bit-identical.
 
 #include <cmath>
 #include <cstdint>
@@ -144,7 +145,8 @@ struct clear_gradient_row {
 
 }  // namespace detail
 
-// State and update rule. Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2017, arXiv 1711.05101.
+// State and update rule. Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2017, arXiv
+// 1711.05101.
 template <class Compute>
 class adamw {
  public:
@@ -154,13 +156,16 @@ class adamw {
   using M = typename Compute::master;
 
   // trainable: one flag for each tensor of the layout.
-  adamw(context_type& context, const parameter_layout& layout, const std::vector<bool>& trainable, const adamw_options& options)
+  adamw(context_type& context, const parameter_layout& layout, const std::vector<bool>& trainable,
+        const adamw_options& options)
       : options_(options), size_(layout.size), first_(layout.size), second_(layout.size), norm_and_factor_(2) {
-    GRAFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1 && options.eps > 0 && options.weight_decay >= 0 && options.clip >= 0,
-                "adamw: expected betas in [0, 1), eps above 0, weight decay and clip of at least 0, got beta1=", options.beta1, ", beta2=", options.beta2,
-                ", eps=", options.eps, ", weight_decay=", options.weight_decay, ", clip=", options.clip);
-    GRAFT_CHECK(trainable.size() == layout.tensors.size(), "adamw: expected a flag for each of ", layout.tensors.size(), " tensors, got ",
-                trainable.size());
+    GRAFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1 && options.eps > 0 &&
+                    options.weight_decay >= 0 && options.clip >= 0,
+                "adamw: expected betas in [0, 1), eps above 0, weight decay and clip of at least 0, got beta1=",
+                options.beta1, ", beta2=", options.beta2, ", eps=", options.eps,
+                ", weight_decay=", options.weight_decay, ", clip=", options.clip);
+    GRAFT_CHECK(trainable.size() == layout.tensors.size(), "adamw: expected a flag for each of ", layout.tensors.size(),
+                " tensors, got ", trainable.size());
     std::vector<detail::update_run> runs;
     bool partly_frozen = false;
     for (std::size_t i = 0; i < trainable.size(); ++i) {
@@ -181,24 +186,27 @@ class adamw {
 
   // One update with gradients that are complete. step counts from 0. Clears the gradients.
   // Cost: two passes; the second reads p, m, v, g and writes p, m, v, g and the narrow copy. No host synchronisation.
-  void update(context_type& context, view<M, 1, space> master, view<T, 1, space> narrow, view<M, 1, space> gradients, double rate,
-              index_t step) {
+  void update(context_type& context, view<M, 1, space> master, view<T, 1, space> narrow, view<M, 1, space> gradients,
+              double rate, index_t step) {
     const index_t blocks = (size_ + detail::update_block - 1) / detail::update_block;
     workspace_scope scope(context);
     auto partial = context.template allocate<M>(blocks);
     const view<const detail::update_run, 1, space> runs(runs_.data(), run_count_);
     launch_rows(context, blocks, detail::update_block, detail::gradient_square_row<M, space>{gradients, partial, runs});
-    launch_rows(context, 1, blocks, detail::clip_factor_row<M, space>{norm_and_factor_.view(), partial, static_cast<M>(options_.clip)});
+    launch_rows(context, 1, blocks,
+                detail::clip_factor_row<M, space>{norm_and_factor_.view(), partial, static_cast<M>(options_.clip)});
     const double t = static_cast<double>(step + 1);
-    launch_rows(context, blocks, detail::update_block,
-                detail::adamw_row<T, M, space>{master, gradients, first_.view(), second_.view(), narrow, runs, norm_and_factor_.view(),
-                                               static_cast<M>(rate), static_cast<M>(options_.beta1), static_cast<M>(options_.beta2), static_cast<M>(1.0 - options_.beta1),
-                                               static_cast<M>(1.0 - options_.beta2),
-                                               static_cast<M>(options_.eps), static_cast<M>(options_.weight_decay),
-                                               static_cast<M>(1.0 / (1.0 - std::pow(options_.beta1, t))),
-                                               static_cast<M>(1.0 / (1.0 - std::pow(options_.beta2, t)))});
+    launch_rows(
+        context, blocks, detail::update_block,
+        detail::adamw_row<T, M, space>{
+            master, gradients, first_.view(), second_.view(), narrow, runs, norm_and_factor_.view(),
+            static_cast<M>(rate), static_cast<M>(options_.beta1), static_cast<M>(options_.beta2),
+            static_cast<M>(1.0 - options_.beta1), static_cast<M>(1.0 - options_.beta2), static_cast<M>(options_.eps),
+            static_cast<M>(options_.weight_decay), static_cast<M>(1.0 / (1.0 - std::pow(options_.beta1, t))),
+            static_cast<M>(1.0 / (1.0 - std::pow(options_.beta2, t)))});
     // Experts frozen inside a trained stack collect gradients that nobody uses.
-    if (partly_frozen_) launch_rows(context, blocks, detail::update_block, detail::clear_gradient_row<M, space>{gradients});
+    if (partly_frozen_)
+      launch_rows(context, blocks, detail::update_block, detail::clear_gradient_row<M, space>{gradients});
   }
 
   // The norm of the gradient of the last update, before clipping. Cost: one synchronisation.

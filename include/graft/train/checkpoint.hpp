@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Checkpoints of a training run: master weights, moments and the step in one safetensors file, written beside and renamed. A run
-// that is killed and started again from its checkpoint ends with the same bits as an undisturbed one.
+// Checkpoints of a training run: master weights, moments and the step in one safetensors file, written beside and
+// renamed. A run that is killed and started again from its checkpoint ends with the same bits as an undisturbed one.
 
 #include <charconv>
 #include <filesystem>
@@ -21,8 +21,8 @@ namespace graft {
 
 namespace detail {
 
-// What two models of one size and one training may differ in: sizes that leave the count alone, policies and their options, and
-// which tensors are trained. A balancer is known by its loss at one point.
+// What two models of one size and one training may differ in: sizes that leave the count alone, policies and their
+// options, and which tensors are trained. A balancer is known by its loss at one point.
 template <class Model>
 std::string model_signature(Model& model) {
   using Mixture = typename Model::mixture_type;
@@ -35,8 +35,8 @@ std::string model_signature(Model& model) {
   text << "trained_tensors=" << std::hex << name_key(trained) << std::dec;
   if constexpr (Mixture::present) {
     const double counts[] = {3, 1}, scores[] = {0.75, 0.25};
-    text << " router=" << Mixture::router_type::name << '/' << Mixture::slots << " layout=" << Mixture::layout_type::name
-         << " balancer=" << Mixture::balancer_type::name << '/'
+    text << " router=" << Mixture::router_type::name << '/' << Mixture::slots
+         << " layout=" << Mixture::layout_type::name << " balancer=" << Mixture::balancer_type::name << '/'
          << model.mixture().balancer.loss(balance_statistics<double>{counts, scores, 2.0, 2, 1, 4});
   }
   return text.str();
@@ -44,20 +44,23 @@ std::string model_signature(Model& model) {
 
 }  // namespace detail
 
-// Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the source.
+// Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the
+// source.
 template <class Model>
 std::string run_signature(trainer<Model>& run, const std::string& data) {
   const training_options& o = run.options();
   std::ostringstream text;
   text.precision(17);
-  text << "steps=" << o.steps << " sequences=" << o.sequences << " positions=" << o.positions << " micro_sequences=" << o.micro_sequences
-       << " balance_groups=" << o.balance_groups << " learning_rate=" << o.learning_rate << " warmup_steps=" << o.warmup_steps
-       << " decay=" << name_of(o.decay) << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1
-       << " beta2=" << o.optimizer.beta2 << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay
-       << " clip=" << o.optimizer.clip << " precision=" << Model::compute_type::precision::name
-       << " device=" << Model::compute_type::backend::name << " start=" << std::hex << run.start_hash() << std::dec
-       << " parameters=" << run.model().layout().parameter_count() << " trained=" << run.model().parameters().trained_parameter_count()
-       << ' ' << detail::model_signature(run.model()) << " data=" << data;
+  text << "steps=" << o.steps << " sequences=" << o.sequences << " positions=" << o.positions
+       << " micro_sequences=" << o.micro_sequences << " balance_groups=" << o.balance_groups
+       << " learning_rate=" << o.learning_rate << " warmup_steps=" << o.warmup_steps << " decay=" << name_of(o.decay)
+       << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1 << " beta2=" << o.optimizer.beta2
+       << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay << " clip=" << o.optimizer.clip
+       << " precision=" << Model::compute_type::precision::name << " device=" << Model::compute_type::backend::name
+       << " start=" << std::hex << run.start_hash() << std::dec
+       << " parameters=" << run.model().layout().parameter_count()
+       << " trained=" << run.model().parameters().trained_parameter_count() << ' '
+       << detail::model_signature(run.model()) << " data=" << data;
   return text.str();
 }
 
@@ -89,34 +92,39 @@ void save_checkpoint(trainer<Model>& run, const std::filesystem::path& path, con
   extra["step"] = std::to_string(run.next_step());
   extra["signature"] = run_signature(run, data);
   constexpr file_dtype dtype = detail::checkpoint_dtype<M>();
-  write_safetensors(path, {make_tensor_source("first_moment", {count}, first.data(), dtype), make_tensor_source("master", {count}, master.data(), dtype),
-                           make_tensor_source("second_moment", {count}, second.data(), dtype)},
+  write_safetensors(path,
+                    {make_tensor_source("first_moment", {count}, first.data(), dtype),
+                     make_tensor_source("master", {count}, master.data(), dtype),
+                     make_tensor_source("second_moment", {count}, second.data(), dtype)},
                     std::move(extra));
 }
 
 // Continues a run from its checkpoint; returns the strings that save_checkpoint was given.
-// Errors: a file that is no checkpoint, or the checkpoint of a run with other options, data, model or precision; the sentence shows both.
+// Errors: a file that is no checkpoint, or the checkpoint of a run with other options, data, model or precision; the
+// sentence shows both.
 template <class Model>
-std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const std::filesystem::path& path, const std::string& data) {
+std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const std::filesystem::path& path,
+                                                   const std::string& data) {
   using M = typename Model::M;
   const safetensors_file file(path);
   std::map<std::string, std::string> metadata = file.metadata();
   GRAFT_CHECK(metadata.count("step") == 1 && metadata.count("signature") == 1, path.string(),
               ": expected the checkpoint of a training run, found a safetensors file without a step and a signature");
   const std::string wanted = run_signature(run, data);
-  GRAFT_CHECK(metadata["signature"] == wanted, path.string(), ": the checkpoint belongs to another run; it has ", metadata["signature"],
-              "; this run has ", wanted, "; remove the checkpoint to start again");
+  GRAFT_CHECK(metadata["signature"] == wanted, path.string(), ": the checkpoint belongs to another run; it has ",
+              metadata["signature"], "; this run has ", wanted, "; remove the checkpoint to start again");
   index_t step = -1;
   const std::string& step_text = metadata["step"];
   const auto parsed = std::from_chars(step_text.data(), step_text.data() + step_text.size(), step);
-  GRAFT_CHECK(parsed.ec == std::errc() && parsed.ptr == step_text.data() + step_text.size() && step >= 0 && step <= run.options().steps, path.string(),
-              ": expected a step from 0 to ", run.options().steps, ", found ", step_text);
+  GRAFT_CHECK(parsed.ec == std::errc() && parsed.ptr == step_text.data() + step_text.size() && step >= 0 &&
+                  step <= run.options().steps,
+              path.string(), ": expected a step from 0 to ", run.options().steps, ", found ", step_text);
   auto& context = run.model().context();
   const auto count = static_cast<std::size_t>(run.model().layout().size);
   const auto stored = [&](const char* name) {
     const stored_tensor* tensor = file.find(name);
-    GRAFT_CHECK(tensor != nullptr && tensor->size() == count, path.string(), ": expected a tensor '", name, "' of ", count, " elements, found ",
-                tensor == nullptr ? std::string("none") : std::to_string(tensor->size()));
+    GRAFT_CHECK(tensor != nullptr && tensor->size() == count, path.string(), ": expected a tensor '", name, "' of ",
+                count, " elements, found ", tensor == nullptr ? std::string("none") : std::to_string(tensor->size()));
     return tensor;
   };
   // All are looked at before any is taken: a file that is wrong leaves the run as it was.

@@ -29,7 +29,8 @@ struct weighted_tokens {
 class domain_batches {
  public:
   // vocabulary: ids at or above it are refused. Errors: a file that is no token file, or too short for one window.
-  domain_batches(const std::vector<weighted_tokens>& domains, std::uint64_t seed, index_t vocabulary) : sampler_(open(domains, seed, vocabulary)) {
+  domain_batches(const std::vector<weighted_tokens>& domains, std::uint64_t seed, index_t vocabulary)
+      : sampler_(open(domains, seed, vocabulary)) {
     std::ostringstream text;
     text.precision(17);
     text << "seed " << seed;

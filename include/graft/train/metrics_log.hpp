@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Metrics of a run as JSON lines, one object per step. A resumed run first drops the lines of steps that it will repeat, so that the
-// file of a killed run ends as that of an undisturbed one.
+// Metrics of a run as JSON lines, one object per step. A resumed run first drops the lines of steps that it will
+// repeat, so that the file of a killed run ends as that of an undisturbed one.
 
 #include <charconv>
 #include <filesystem>
@@ -34,12 +34,14 @@ class metrics_log {
 
   void write(const step_report& report) {
     std::ostringstream line;
-    line << std::setprecision(9) << "{\"step\": " << report.step << ", \"loss\": " << report.loss << ", \"auxiliary\": " << report.auxiliary
-         << ", \"gradient_norm\": " << report.gradient_norm << ", \"learning_rate\": " << report.learning_rate << ", \"tokens\": " << report.tokens
+    line << std::setprecision(9) << "{\"step\": " << report.step << ", \"loss\": " << report.loss
+         << ", \"auxiliary\": " << report.auxiliary << ", \"gradient_norm\": " << report.gradient_norm
+         << ", \"learning_rate\": " << report.learning_rate << ", \"tokens\": " << report.tokens
          << ", \"seconds\": " << report.seconds;
     if (!report.expert_counts.empty()) {
       line << ", \"expert_counts\": [";
-      for (std::size_t i = 0; i < report.expert_counts.size(); ++i) line << (i > 0 ? ", " : "") << report.expert_counts[i];
+      for (std::size_t i = 0; i < report.expert_counts.size(); ++i)
+        line << (i > 0 ? ", " : "") << report.expert_counts[i];
       line << "]";
     }
     out_ << line.str() << "}\n" << std::flush;

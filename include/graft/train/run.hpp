@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A training run that survives being killed: resumes from its checkpoint, writes checkpoints and metrics, ends where an undisturbed run
-// would have ended.
+// A training run that survives being killed: resumes from its checkpoint, writes checkpoints and metrics, ends where an
+// undisturbed run would have ended.
 
 #include <chrono>
 #include <filesystem>
@@ -17,19 +17,20 @@
 namespace graft {
 
 struct run_options {
-  std::filesystem::path folder;           // checkpoint.safetensors and metrics.jsonl; empty: neither
-  double checkpoint_seconds = 30;         // between checkpoints; 0: after every step
+  std::filesystem::path folder;    // checkpoint.safetensors and metrics.jsonl; empty: neither
+  double checkpoint_seconds = 30;  // between checkpoints; 0: after every step
 };
 
 struct run_result {
-  index_t steps = 0;      // of this process
-  double seconds = 0;     // spent in them
-  index_t resumed_at = 0; // 0: from the start
+  index_t steps = 0;       // of this process
+  double seconds = 0;      // spent in them
+  index_t resumed_at = 0;  // 0: from the start
 };
 
 // Trains to the end. observe(report) is called after every step. The data source has fill() and description().
 template <class Model, class Source>
-run_result run_training(trainer<Model>& run, Source& source, const run_options& options, const std::function<void(const step_report&)>& observe = {}) {
+run_result run_training(trainer<Model>& run, Source& source, const run_options& options,
+                        const std::function<void(const step_report&)>& observe = {}) {
   namespace fs = std::filesystem;
   run_result result;
   const fs::path checkpoint = options.folder / "checkpoint.safetensors";

@@ -34,14 +34,18 @@ struct schedule_options {
 //   then, with x = (step - warmup) / (total - warmup) in [0, 1] and f = final_fraction:
 //   cosine   peak (f + (1 - f) (1 + cos(pi x)) / 2),   linear   peak (1 - (1 - f) x)
 inline double learning_rate(const schedule_options& options, index_t step) {
-  if (step < options.warmup_steps) return options.peak * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
+  if (step < options.warmup_steps)
+    return options.peak * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
   const auto length = static_cast<double>(std::max<index_t>(options.total_steps - options.warmup_steps, 1));
   const double x = std::clamp(static_cast<double>(step - options.warmup_steps) / length, 0.0, 1.0);
   const double f = options.final_fraction;
   switch (options.form) {
-    case decay_form::constant: return options.peak;
-    case decay_form::cosine: return options.peak * (f + (1 - f) * 0.5 * (1 + std::cos(std::numbers::pi * x)));
-    case decay_form::linear: return options.peak * (1 - (1 - f) * x);
+    case decay_form::constant:
+      return options.peak;
+    case decay_form::cosine:
+      return options.peak * (f + (1 - f) * 0.5 * (1 + std::cos(std::numbers::pi * x)));
+    case decay_form::linear:
+      return options.peak * (1 - (1 - f) * x);
   }
   return options.peak;
 }

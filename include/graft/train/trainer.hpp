@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The training loop: micro-batches, gradient accumulation, schedule, AdamW. A run is a function of its options, its data and the
-// model it starts from; where it stands is one number, the step.
+// The training loop: micro-batches, gradient accumulation, schedule, AdamW. A run is a function of its options, its
+// data and the model it starts from; where it stands is one number, the step.
 
 #include <chrono>
 #include <cmath>
@@ -22,10 +22,10 @@ namespace graft {
 
 struct training_options {
   index_t steps = 100;
-  index_t sequences = 16;        // B of a step
-  index_t positions = 256;       // S
-  index_t micro_sequences = 0;   // sequences of one pass; 0: all at once
-  index_t balance_groups = 1;    // per micro-batch
+  index_t sequences = 16;       // B of a step
+  index_t positions = 256;      // S
+  index_t micro_sequences = 0;  // sequences of one pass; 0: all at once
+  index_t balance_groups = 1;   // per micro-batch
   double learning_rate = 1e-3;
   index_t warmup_steps = 20;
   decay_form decay = decay_form::cosine;
@@ -37,18 +37,18 @@ struct training_options {
 
 // What one step reports.
 struct step_report {
-  index_t step = 0;              // counted from 0
-  double loss = 0;               // mean cross entropy in nats
-  double auxiliary = 0;          // balancers' losses, mean over micro-batches
-  double gradient_norm = 0;      // before clipping
+  index_t step = 0;          // counted from 0
+  double loss = 0;           // mean cross entropy in nats
+  double auxiliary = 0;      // balancers' losses, mean over micro-batches
+  double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   double seconds = 0;
   index_t tokens = 0;
   std::vector<double> expert_counts;  // (L, E)
 };
 
-// Source of batches: source.fill(step, inputs, targets) writes (sequences, positions) token ids of step `step` into two host matrices,
-// a function of the step alone; a target of -1 is none.
+// Source of batches: source.fill(step, inputs, targets) writes (sequences, positions) token ids of step `step` into two
+// host matrices, a function of the step alone; a target of -1 is none.
 template <class Model>
 class trainer {
  public:
@@ -65,8 +65,8 @@ class trainer {
     host_targets_ = buffer<std::int32_t, host_space>(count);
     inputs_ = buffer<std::int32_t, space>(count);
     targets_ = buffer<std::int32_t, space>(count);
-    GRAFT_CHECK(options_.positions <= model.shape().positions, "trainer: expected at most the ", model.shape().positions,
-                " positions that the model is meant for, got ", options_.positions);
+    GRAFT_CHECK(options_.positions <= model.shape().positions, "trainer: expected at most the ",
+                model.shape().positions, " positions that the model is meant for, got ", options_.positions);
     std::vector<M> master(static_cast<std::size_t>(model.layout().size));
     copy_to_host(model.context(), master.data(), model.parameters().master());
     start_hash_ = fnv1a({reinterpret_cast<const char*>(master.data()), master.size() * sizeof(M)});
@@ -91,9 +91,10 @@ class trainer {
     source.fill(step_, inputs, targets);
     index_t target_count = 0;
     for (index_t i = 0; i < targets.size(); ++i) {
-      GRAFT_CHECK(inputs.data[i] >= 0 && inputs.data[i] < model_->shape().vocabulary && targets.data[i] < model_->shape().vocabulary,
-                  "trainer: token ids must be below the vocabulary of ", model_->shape().vocabulary, ", got input ", inputs.data[i],
-                  " and target ", targets.data[i], " in step ", step_);
+      GRAFT_CHECK(inputs.data[i] >= 0 && inputs.data[i] < model_->shape().vocabulary &&
+                      targets.data[i] < model_->shape().vocabulary,
+                  "trainer: token ids must be below the vocabulary of ", model_->shape().vocabulary, ", got input ",
+                  inputs.data[i], " and target ", targets.data[i], " in step ", step_);
       target_count += targets.data[i] >= 0 ? 1 : 0;
     }
     GRAFT_CHECK(target_count > 0, "trainer: the batch of step ", step_, " has no target");
@@ -106,16 +107,20 @@ class trainer {
     for (index_t pass = 0; pass < passes; ++pass) {
       const view<const std::int32_t, 2, space> all_inputs = inputs_.view(options_.sequences, options_.positions);
       const view<const std::int32_t, 2, space> all_targets = targets_.view(options_.sequences, options_.positions);
-      model_->forward_backward(all_inputs.rows(pass * micro, (pass + 1) * micro), all_targets.rows(pass * micro, (pass + 1) * micro),
+      model_->forward_backward(all_inputs.rows(pass * micro, (pass + 1) * micro),
+                               all_targets.rows(pass * micro, (pass + 1) * micro),
                                {.token_scale = 1.0 / static_cast<double>(target_count),
                                 .auxiliary_scale = 1.0 / static_cast<double>(passes),
                                 .balance_groups = options_.balance_groups});
     }
     step_report report;
     report.step = step_;
-    report.learning_rate = learning_rate({options_.learning_rate, options_.warmup_steps, options_.steps, options_.decay, options_.final_fraction}, step_);
+    report.learning_rate = learning_rate(
+        {options_.learning_rate, options_.warmup_steps, options_.steps, options_.decay, options_.final_fraction},
+        step_);
     auto& parameters = model_->parameters();
-    optimizer_.update(context, parameters.master(), parameters.narrow(), parameters.gradients(), report.learning_rate, step_);
+    optimizer_.update(context, parameters.master(), parameters.narrow(), parameters.gradients(), report.learning_rate,
+                      step_);
 
     pass_metrics metrics = model_->metrics();
     report.loss = metrics.loss_sum / static_cast<double>(target_count);
@@ -124,8 +129,8 @@ class trainer {
     report.gradient_norm = optimizer_.gradient_norm(context);
     report.tokens = options_.tokens_per_step();
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    GRAFT_CHECK(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
-                "trainer: step ", step_, " gave a loss of ", report.loss, " and a gradient norm of ", report.gradient_norm,
+    GRAFT_CHECK(std::isfinite(report.loss) && std::isfinite(report.gradient_norm), "trainer: step ", step_,
+                " gave a loss of ", report.loss, " and a gradient norm of ", report.gradient_norm,
                 ": training diverged, lower the learning rate");
     ++step_;
     return report;
@@ -134,10 +139,12 @@ class trainer {
  private:
   static training_options checked(training_options options) {
     if (options.micro_sequences == 0) options.micro_sequences = options.sequences;
-    GRAFT_CHECK(options.steps >= 0 && options.sequences > 0 && options.positions > 0, "trainer: expected steps >= 0, sequences > 0, positions > 0, got steps=",
-                options.steps, ", sequences=", options.sequences, ", positions=", options.positions);
-    GRAFT_CHECK(options.micro_sequences > 0 && options.sequences % options.micro_sequences == 0, "trainer: expected micro_sequences to divide sequences, got micro_sequences=",
-                options.micro_sequences, ", sequences=", options.sequences);
+    GRAFT_CHECK(options.steps >= 0 && options.sequences > 0 && options.positions > 0,
+                "trainer: expected steps >= 0, sequences > 0, positions > 0, got steps=", options.steps,
+                ", sequences=", options.sequences, ", positions=", options.positions);
+    GRAFT_CHECK(options.micro_sequences > 0 && options.sequences % options.micro_sequences == 0,
+                "trainer: expected micro_sequences to divide sequences, got micro_sequences=", options.micro_sequences,
+                ", sequences=", options.sequences);
     return options;
   }
   adamw<compute_type> prepared(Model& model, const trainable_rule& rule) const {

@@ -10,5 +10,6 @@
 int multiprocessors_of_all_devices();  // other.cu
 
 int main() {
-  std::printf("graft %d.%d, %d multiprocessors\n", GRAFT_VERSION_MAJOR, GRAFT_VERSION_MINOR, multiprocessors_of_all_devices());
+  std::printf("graft %d.%d, %d multiprocessors\n", GRAFT_VERSION_MAJOR, GRAFT_VERSION_MINOR,
+              multiprocessors_of_all_devices());
 }

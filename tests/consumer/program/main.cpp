@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// A program of a project that uses graft. Two files include the same headers, so that a function that lacks `inline` shows
-// when they are linked. Every library that the target brings is called once.
+// A program of a project that uses graft. Two files include the same headers, so that a function that lacks `inline`
+// shows when they are linked. Every library that the target brings is called once.
 
 #include "headers.hpp"
 
 #include <cblas.h>
-#include <nlohmann/json.hpp>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <omp.h>
 #include <zlib.h>
+#include <nlohmann/json.hpp>
+#include <oneapi/dnnl/dnnl.hpp>
 
 #include <cstdio>
 #include <vector>
@@ -23,7 +23,8 @@ int main() {
   const graft::random_source source{7};
   for (graft::index_t row = 0; row < 2; ++row)
     for (graft::index_t column = 0; column < 3; ++column)
-      matrix(row, column) = static_cast<float>(source.normal(static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(column)));
+      matrix(row, column) =
+          static_cast<float>(source.normal(static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(column)));
 
   const double sum = sum_of_random_numbers(1000);
   const bool as_expected = matrix.contiguous() && &matrix(1, 2) == &storage[5] && sum > 400 && sum < 600;

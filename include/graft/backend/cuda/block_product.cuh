@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// One tile of a matrix product, computed by one block of 256 threads: C (rows, columns) = A (rows, depth) B (columns, depth)^T.
-// Either operand may lie in memory with its depth contiguous or with its rows (columns) contiguous, which covers the three
-// forms of a linear layer. Global memory -> registers -> one of two shared buffers, so that the next step's loads run
-// while this one is computed; every edge is predicated. bf16 goes through the tensor cores (wmma, fp32 sums), fp32 and
-// fp64 through fused multiply-adds. Sums run over the depth in ascending order: the same bits every time.
+// One tile of a matrix product, computed by one block of 256 threads: C (rows, columns) = A (rows, depth) B (columns,
+// depth)^T. Either operand may lie in memory with its depth contiguous or with its rows (columns) contiguous, which
+// covers the three forms of a linear layer. Global memory -> registers -> one of two shared buffers, so that the next
+// step's loads run while this one is computed; every edge is predicated. bf16 goes through the tensor cores (wmma, fp32
+// sums), fp32 and fp64 through fused multiply-adds. Sums run over the depth in ascending order: the same bits every
+// time.
 
 #include <cstdint>
 #include <cstring>
@@ -39,13 +40,13 @@ struct product_tile<bfloat16> {
 template <class T>
 struct product_operand {
   const T* data;
-  index_t pitch;    // elements from line to line
-  index_t outer;    // how many rows (columns) there are from here on; what lies beyond reads as zero
-  bool aligned;     // data and pitch are multiples of 16 bytes
+  index_t pitch;  // elements from line to line
+  index_t outer;  // how many rows (columns) there are from here on; what lies beyond reads as zero
+  bool aligned;   // data and pitch are multiples of 16 bytes
 };
 
-// The part of an operand that one step works on: `Outer` rows (columns) times `Depth`, kept in shared memory as it lies in
-// global memory, each line padded by 16 bytes against bank conflicts.
+// The part of an operand that one step works on: `Outer` rows (columns) times `Depth`, kept in shared memory as it lies
+// in global memory, each line padded by 16 bytes against bank conflicts.
 template <class T, contiguous Along, int Outer, int Depth>
 struct operand_tile {
   static constexpr int vector = 16 / static_cast<int>(sizeof(T));  // elements in a 16-byte load
@@ -159,13 +160,15 @@ struct product_sums<bfloat16, AlongA, AlongB> {
   using storage = product_storage<bfloat16, AlongA, AlongB>;
   using a_tile = typename storage::a_tile;
   using b_tile = typename storage::b_tile;
-  static constexpr int side = 16, down = 4, across = 2, warps_down = 2, warps_across = 4, warps = warps_down * warps_across;
+  static constexpr int side = 16, down = 4, across = 2, warps_down = 2, warps_across = 4,
+                       warps = warps_down * warps_across;
   static constexpr int stage_pitch = across * side + 4;  // floats; a warp stages 16 rows of its 32 columns at a time
   static_assert(product_tile<bfloat16>::rows == warps_down * down * side && warps * 32 == product_threads);
   static_assert(product_tile<bfloat16>::columns == warps_across * across * side);
   static_assert(sizeof(storage) >= warps * side * stage_pitch * sizeof(float));
   // wmma wants fragments at multiples of 32 bytes, and pitches at multiples of 16.
-  static_assert(a_tile::elements * 2 % 32 == 0 && b_tile::elements * 2 % 32 == 0 && side * stage_pitch * sizeof(float) % 32 == 0);
+  static_assert(a_tile::elements * 2 % 32 == 0 && b_tile::elements * 2 % 32 == 0 &&
+                side * stage_pitch * sizeof(float) % 32 == 0);
 
   __device__ void clear() {
 #pragma unroll
@@ -200,14 +203,16 @@ struct product_sums<bfloat16, AlongA, AlongB> {
       for (int j = 0; j < across; ++j)
         nvcuda::wmma::store_matrix_sync(stage + j * side, sum_[i][j], stage_pitch, nvcuda::wmma::mem_row_major);
       __syncwarp();
-      for (int row = 0; row < side; ++row) f(first_row() + i * side + row, first_column() + lane, stage[row * stage_pitch + lane]);
+      for (int row = 0; row < side; ++row)
+        f(first_row() + i * side + row, first_column() + lane, stage[row * stage_pitch + lane]);
       __syncwarp();
     }
   }
 
  private:
   static_assert(across * side == 32, "graft::product_sums: a lane visits one column. Keep a warp's tile 32 wide.");
-  // In shared memory A is (row, depth) when depth is contiguous, and the transpose of that otherwise; B is seen as (depth, column).
+  // In shared memory A is (row, depth) when depth is contiguous, and the transpose of that otherwise; B is seen as
+  // (depth, column).
   using a_layout = std::conditional_t<AlongA == contiguous::depth, nvcuda::wmma::row_major, nvcuda::wmma::col_major>;
   using b_layout = std::conditional_t<AlongB == contiguous::depth, nvcuda::wmma::col_major, nvcuda::wmma::row_major>;
   using a_fragment = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, side, side, side, __nv_bfloat16, a_layout>;

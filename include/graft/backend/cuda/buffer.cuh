@@ -51,8 +51,7 @@ class buffer<T, device_space> {
     if (status != cudaSuccess) device_memory().deallocate(std::exchange(data_, nullptr), bytes());
     GRAFT_CUDA(status);
   }
-  buffer(buffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);

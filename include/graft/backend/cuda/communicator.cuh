@@ -30,9 +30,10 @@ inline void check_nccl(ncclResult_t status, const char* call, const char* file, 
 
 template <class T>
 constexpr ncclDataType_t nccl_data_type() {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bfloat16> ||
-                    std::is_same_v<T, std::int32_t> || std::is_same_v<T, std::int64_t>,
-                "graft::nccl_communicator: the element type is not one NCCL knows. Use float, double, bfloat16, int32 or int64.");
+  static_assert(
+      std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bfloat16> ||
+          std::is_same_v<T, std::int32_t> || std::is_same_v<T, std::int64_t>,
+      "graft::nccl_communicator: the element type is not one NCCL knows. Use float, double, bfloat16, int32 or int64.");
   if (std::is_same_v<T, double>) return ncclFloat64;
   if (std::is_same_v<T, bfloat16>) return ncclBfloat16;
   if (std::is_same_v<T, std::int32_t>) return ncclInt32;
@@ -43,7 +44,8 @@ constexpr ncclDataType_t nccl_data_type() {
 }  // namespace detail
 
 // Requires: the device of the context that the calls are given is current when the communicator is made.
-// Order: on one machine with one build the sums have the same bits every time; NCCL chooses their order by the topology.
+// Order: on one machine with one build the sums have the same bits every time; NCCL chooses their order by the
+// topology.
 class nccl_communicator {
  public:
   // Rank 0 makes the id and hands it to the others: through a file, a socket or MPI.
@@ -69,15 +71,15 @@ class nccl_communicator {
   void all_reduce_sum(context<cuda>& ctx, const vector_view<T, device_space>& values) const {
     detail::check_exchange("all_reduce_sum", *this, values, 0);
     if (values.empty()) return;
-    GRAFT_NCCL(ncclAllReduce(values.data, values.data, static_cast<std::size_t>(values.size()), detail::nccl_data_type<T>(),
-                             ncclSum, handle_, ctx.stream()));
+    GRAFT_NCCL(ncclAllReduce(values.data, values.data, static_cast<std::size_t>(values.size()),
+                             detail::nccl_data_type<T>(), ncclSum, handle_, ctx.stream()));
   }
   template <class T>
   void broadcast(context<cuda>& ctx, const vector_view<T, device_space>& values, int root) const {
     detail::check_exchange("broadcast", *this, values, root);
     if (values.empty()) return;
-    GRAFT_NCCL(ncclBroadcast(values.data, values.data, static_cast<std::size_t>(values.size()), detail::nccl_data_type<T>(),
-                             root, handle_, ctx.stream()));
+    GRAFT_NCCL(ncclBroadcast(values.data, values.data, static_cast<std::size_t>(values.size()),
+                             detail::nccl_data_type<T>(), root, handle_, ctx.stream()));
   }
 
  private:

@@ -55,8 +55,8 @@ class context<cuda> {
       detail::require_device(number);
       GRAFT_CUDA(cudaSetDevice(number));
       GRAFT_CUDA(cudaGetDeviceProperties(&properties, number));
-      GRAFT_CHECK(properties.major >= 8, "device cuda: expected compute capability 8.0 or above, got ", properties.major, ".",
-                  properties.minor, " (", properties.name, ")");
+      GRAFT_CHECK(properties.major >= 8, "device cuda: expected compute capability 8.0 or above, got ",
+                  properties.major, ".", properties.minor, " (", properties.name, ")");
       GRAFT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     }
     device_and_stream(const device_and_stream&) = delete;

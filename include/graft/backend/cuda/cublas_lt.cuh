@@ -79,7 +79,8 @@ class cublas_lt {
  private:
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
 
-  static void describe(cublasLtMatrixLayoutOpaque_t& layout, cudaDataType_t type, index_t rows, index_t columns, index_t pitch) {
+  static void describe(cublasLtMatrixLayoutOpaque_t& layout, cudaDataType_t type, index_t rows, index_t columns,
+                       index_t pitch) {
     GRAFT_CUBLAS(cublasLtMatrixLayoutInit(&layout, type, static_cast<std::uint64_t>(rows),
                                           static_cast<std::uint64_t>(columns), pitch));
   }
@@ -104,7 +105,8 @@ class cublas_lt {
       GRAFT_CUBLAS(cublasLtMatmulPreferenceSetAttribute(&wish, which, &value, sizeof(value)));
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
-    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment_a);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignment_b);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignment_c);
@@ -115,9 +117,9 @@ class cublas_lt {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, &plan.operation, &plan.a, &plan.b, &plan.c,
                                                                  &plan.c, &wish, 1, &result, &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) GRAFT_CUBLAS(status);
-    GRAFT_CHECK(status == CUBLAS_STATUS_SUCCESS && found == 1, "gemm: cuBLASLt has no algorithm for m=", key.m, ", n=", key.n,
-                ", k=", key.k, ", pitches ", key.pitch_a, ", ", key.pitch_b, ", ", key.pitch_c, ", alignments ",
-                key.alignment_a, ", ", key.alignment_b, ", ", key.alignment_c, " bytes");
+    GRAFT_CHECK(status == CUBLAS_STATUS_SUCCESS && found == 1, "gemm: cuBLASLt has no algorithm for m=", key.m,
+                ", n=", key.n, ", k=", key.k, ", pitches ", key.pitch_a, ", ", key.pitch_b, ", ", key.pitch_c,
+                ", alignments ", key.alignment_a, ", ", key.alignment_b, ", ", key.alignment_c, " bytes");
     plan.algorithm = result.algo;
   }
 

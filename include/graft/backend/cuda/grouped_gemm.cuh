@@ -23,8 +23,8 @@ namespace detail {
 // The three forms in one: a group's result is rows x columns, a sum over depth. Strides between groups are in elements.
 template <class T, class Out>
 struct device_grouped_product {
-  const T* left;    // x or dy
-  const T* right;   // w, or x for a weight gradient
+  const T* left;   // x or dy
+  const T* right;  // w, or x for a weight gradient
   Out* result;
   const std::int32_t* offsets;
   index_t left_pitch, right_pitch, right_group, result_pitch, result_group;
@@ -50,7 +50,8 @@ struct write_product {
 
 // nt and nn: blockIdx.x runs over column tiles first, then over the tile numbers of grouped_tiles.hpp.
 template <contiguous AlongRight, class T, class Out>
-static __global__ void __launch_bounds__(product_threads, 2) grouped_rows_kernel(const device_grouped_product<T, Out> p) {
+static __global__ void __launch_bounds__(product_threads, 2)
+    grouped_rows_kernel(const device_grouped_product<T, Out> p) {
   __shared__ product_storage<T, contiguous::depth, AlongRight> shared;
   using shape = product_tile<T>;
   const auto column_tiles = static_cast<unsigned>((p.columns + shape::columns - 1) / shape::columns);
@@ -62,14 +63,15 @@ static __global__ void __launch_bounds__(product_threads, 2) grouped_rows_kernel
   const product_operand<T> b{
       p.right + tile.group * p.right_group + (AlongRight == contiguous::depth ? column * p.right_pitch : column),
       p.right_pitch, columns, p.right_aligned};
-  block_product<contiguous::depth, AlongRight>(
-      shared, a, b, p.depth,
-      write_product<T, Out>{p.result + tile.begin * p.result_pitch + column, p.result_pitch, tile.rows, columns, p.add});
+  block_product<contiguous::depth, AlongRight>(shared, a, b, p.depth,
+                                               write_product<T, Out>{p.result + tile.begin * p.result_pitch + column,
+                                                                     p.result_pitch, tile.rows, columns, p.add});
 }
 
 // tn: blockIdx.x runs over column tiles, then row tiles, then groups. The sum runs over the group's rows.
 template <class T, class Out>
-static __global__ void __launch_bounds__(product_threads, 1) grouped_weight_kernel(const device_grouped_product<T, Out> p) {
+static __global__ void __launch_bounds__(product_threads, 1)
+    grouped_weight_kernel(const device_grouped_product<T, Out> p) {
   __shared__ product_storage<T, contiguous::outer, contiguous::outer> shared;
   using shape = product_tile<T>;
   const auto column_tiles = static_cast<unsigned>((p.columns + shape::columns - 1) / shape::columns);
@@ -84,7 +86,8 @@ static __global__ void __launch_bounds__(product_threads, 1) grouped_weight_kern
   const product_operand<T> b{p.right + begin * p.right_pitch + column, p.right_pitch, columns, p.right_aligned};
   block_product<contiguous::outer, contiguous::outer>(
       shared, a, b, depth,
-      write_product<T, Out>{p.result + group * p.result_group + row * p.result_pitch + column, p.result_pitch, rows, columns, p.add});
+      write_product<T, Out>{p.result + group * p.result_group + row * p.result_pitch + column, p.result_pitch, rows,
+                            columns, p.add});
 }
 
 // Whether 16-byte loads may be used: every line of every group then starts at a multiple of 16 bytes.
@@ -95,25 +98,37 @@ bool lines_aligned(const T* data, index_t pitch, index_t group = 0) {
 }
 
 inline unsigned product_grid(const char* where, index_t blocks) {
-  GRAFT_CHECK(blocks <= std::numeric_limits<std::int32_t>::max(), where, ": expected at most 2^31-1 tiles, got ", blocks);
+  GRAFT_CHECK(blocks <= std::numeric_limits<std::int32_t>::max(), where, ": expected at most 2^31-1 tiles, got ",
+              blocks);
   return static_cast<unsigned>(blocks);
 }
 
 // The shared part of nt and nn: left (M, depth), weights of E groups, result (M, columns).
 template <contiguous AlongRight, class Out, class Left, class Right>
-void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_device<Out>& result, const matrix_on_device<Left>& left,
-                      const view<Right, 3, device_space>& right, const vector_view<const std::int32_t, device_space>& offsets,
-                      accumulate mode) {
+void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_device<Out>& result,
+                      const matrix_on_device<Left>& left, const view<Right, 3, device_space>& right,
+                      const vector_view<const std::int32_t, device_space>& offsets, accumulate mode) {
   using T = std::remove_const_t<Left>;
   using shape = product_tile<T>;
   const index_t columns = result.extent(1);
   if (left.extent(0) == 0 || columns == 0 || right.extent(0) == 0) return;
   const int groups = static_cast<int>(right.extent(0));
-  const device_grouped_product<T, Out> p{left.data, right.data, result.data, offsets.data,
-                                  left.strides[0], right.strides[1], right.strides[0], result.strides[0], 0,
-                                  0, columns, left.extent(1), groups,
-                                  lines_aligned(left.data, left.strides[0]),
-                                  lines_aligned(right.data, right.strides[1], right.strides[0]), mode == accumulate::yes};
+  const device_grouped_product<T, Out> p{left.data,
+                                         right.data,
+                                         result.data,
+                                         offsets.data,
+                                         left.strides[0],
+                                         right.strides[1],
+                                         right.strides[0],
+                                         result.strides[0],
+                                         0,
+                                         0,
+                                         columns,
+                                         left.extent(1),
+                                         groups,
+                                         lines_aligned(left.data, left.strides[0]),
+                                         lines_aligned(right.data, right.strides[1], right.strides[0]),
+                                         mode == accumulate::yes};
   const index_t tiles = grouped_tile_bound(left.extent(0), groups, shape::rows);
   const unsigned grid = product_grid(where, tiles * ((columns + shape::columns - 1) / shape::columns));
   grouped_rows_kernel<AlongRight><<<grid, product_threads, 0, ctx.stream()>>>(p);
@@ -122,23 +137,26 @@ void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_dev
 
 template <class Offsets>
 void check_offsets(const char* where, const Offsets& offsets, index_t groups) {
-  GRAFT_CHECK(offsets.extent(0) == groups + 1, where, ": expected offsets of size E+1=", groups + 1, ", got ", offsets.extent(0));
+  GRAFT_CHECK(offsets.extent(0) == groups + 1, where, ": expected offsets of size E+1=", groups + 1, ", got ",
+              offsets.extent(0));
   GRAFT_CHECK(offsets.contiguous(), where, ": expected contiguous offsets, got strides");
-  GRAFT_CHECK(groups <= std::numeric_limits<std::int32_t>::max() / 2, where, ": expected at most 2^30 groups, got ", groups);
+  GRAFT_CHECK(groups <= std::numeric_limits<std::int32_t>::max() / 2, where, ": expected at most 2^30 groups, got ",
+              groups);
 }
 
 }  // namespace detail
 
 // y (M,N) (+)= x (M,K) w_e (N,K)^T, w (E,N,K). An empty group writes nothing.
 template <class Out, class X, class W>
-  requires std::same_as<std::remove_const_t<X>, std::remove_const_t<W>> && detail::DeviceProduct<std::remove_const_t<X>, Out>
+requires std::same_as<std::remove_const_t<X>, std::remove_const_t<W>> &&
+    detail::DeviceProduct<std::remove_const_t<X>, Out>
 void grouped_gemm_nt(context<cuda>& ctx, const matrix_view<Out, device_space>& y, const matrix_view<X, device_space>& x,
                      const view<W, 3, device_space>& w,
                      const std::type_identity_t<vector_view<const std::int32_t, device_space>>& offsets,
                      accumulate mode = accumulate::no) {
   GRAFT_CHECK(x.extent(0) == y.extent(0) && w.extent(1) == y.extent(1) && x.extent(1) == w.extent(2),
-              "grouped_gemm_nt: expected y (M,N), x (M,K), w (E,N,K), got y (", y.extent(0), ",", y.extent(1), "), x (", x.extent(0),
-              ",", x.extent(1), "), w (", w.extent(0), ",", w.extent(1), ",", w.extent(2), ")");
+              "grouped_gemm_nt: expected y (M,N), x (M,K), w (E,N,K), got y (", y.extent(0), ",", y.extent(1), "), x (",
+              x.extent(0), ",", x.extent(1), "), w (", w.extent(0), ",", w.extent(1), ",", w.extent(2), ")");
   detail::check_device_columns("grouped_gemm_nt", "y", y);
   detail::check_device_columns("grouped_gemm_nt", "x", x);
   detail::check_device_columns("grouped_gemm_nt", "w", w);
@@ -148,14 +166,16 @@ void grouped_gemm_nt(context<cuda>& ctx, const matrix_view<Out, device_space>& y
 
 // dx (M,K) (+)= dy (M,N) w_e (N,K), w (E,N,K). An empty group writes nothing.
 template <class Out, class Dy, class W>
-  requires std::same_as<std::remove_const_t<Dy>, std::remove_const_t<W>> && detail::DeviceProduct<std::remove_const_t<Dy>, Out>
-void grouped_gemm_nn(context<cuda>& ctx, const matrix_view<Out, device_space>& dx, const matrix_view<Dy, device_space>& dy,
-                     const view<W, 3, device_space>& w,
+requires std::same_as<std::remove_const_t<Dy>, std::remove_const_t<W>> &&
+    detail::DeviceProduct<std::remove_const_t<Dy>, Out>
+void grouped_gemm_nn(context<cuda>& ctx, const matrix_view<Out, device_space>& dx,
+                     const matrix_view<Dy, device_space>& dy, const view<W, 3, device_space>& w,
                      const std::type_identity_t<vector_view<const std::int32_t, device_space>>& offsets,
                      accumulate mode = accumulate::no) {
   GRAFT_CHECK(dy.extent(0) == dx.extent(0) && w.extent(2) == dx.extent(1) && dy.extent(1) == w.extent(1),
-              "grouped_gemm_nn: expected dx (M,K), dy (M,N), w (E,N,K), got dx (", dx.extent(0), ",", dx.extent(1), "), dy (",
-              dy.extent(0), ",", dy.extent(1), "), w (", w.extent(0), ",", w.extent(1), ",", w.extent(2), ")");
+              "grouped_gemm_nn: expected dx (M,K), dy (M,N), w (E,N,K), got dx (", dx.extent(0), ",", dx.extent(1),
+              "), dy (", dy.extent(0), ",", dy.extent(1), "), w (", w.extent(0), ",", w.extent(1), ",", w.extent(2),
+              ")");
   detail::check_device_columns("grouped_gemm_nn", "dx", dx);
   detail::check_device_columns("grouped_gemm_nn", "dy", dy);
   detail::check_device_columns("grouped_gemm_nn", "w", w);
@@ -165,14 +185,15 @@ void grouped_gemm_nn(context<cuda>& ctx, const matrix_view<Out, device_space>& d
 
 // dw_e (N,K) (+)= dy_e (M_e,N)^T x_e (M_e,K), dw (E,N,K). An empty group writes zeros, or nothing when adding.
 template <class Out, class Dy, class X>
-  requires std::same_as<std::remove_const_t<Dy>, std::remove_const_t<X>> && detail::DeviceProduct<std::remove_const_t<Dy>, Out>
+requires std::same_as<std::remove_const_t<Dy>, std::remove_const_t<X>> &&
+    detail::DeviceProduct<std::remove_const_t<Dy>, Out>
 void grouped_gemm_tn(context<cuda>& ctx, const view<Out, 3, device_space>& dw, const matrix_view<Dy, device_space>& dy,
                      const matrix_view<X, device_space>& x,
                      const std::type_identity_t<vector_view<const std::int32_t, device_space>>& offsets,
                      accumulate mode = accumulate::no) {
   GRAFT_CHECK(dy.extent(1) == dw.extent(1) && x.extent(1) == dw.extent(2) && dy.extent(0) == x.extent(0),
-              "grouped_gemm_tn: expected dw (E,N,K), dy (M,N), x (M,K), got dw (", dw.extent(0), ",", dw.extent(1), ",", dw.extent(2),
-              "), dy (", dy.extent(0), ",", dy.extent(1), "), x (", x.extent(0), ",", x.extent(1), ")");
+              "grouped_gemm_tn: expected dw (E,N,K), dy (M,N), x (M,K), got dw (", dw.extent(0), ",", dw.extent(1), ",",
+              dw.extent(2), "), dy (", dy.extent(0), ",", dy.extent(1), "), x (", x.extent(0), ",", x.extent(1), ")");
   detail::check_device_columns("grouped_gemm_tn", "dw", dw);
   detail::check_device_columns("grouped_gemm_tn", "dy", dy);
   detail::check_device_columns("grouped_gemm_tn", "x", x);
@@ -181,11 +202,22 @@ void grouped_gemm_tn(context<cuda>& ctx, const view<Out, 3, device_space>& dw, c
   using shape = detail::product_tile<T>;
   const index_t groups = dw.extent(0), rows = dw.extent(1), columns = dw.extent(2);
   if (groups == 0 || rows == 0 || columns == 0) return;
-  const detail::device_grouped_product<T, Out> p{dy.data, x.data, dw.data, offsets.data,
-                                          dy.strides[0], x.strides[0], 0, dw.strides[1], dw.strides[0],
-                                          rows, columns, 0, static_cast<int>(groups),
-                                          detail::lines_aligned(dy.data, dy.strides[0]),
-                                          detail::lines_aligned(x.data, x.strides[0]), mode == accumulate::yes};
+  const detail::device_grouped_product<T, Out> p{dy.data,
+                                                 x.data,
+                                                 dw.data,
+                                                 offsets.data,
+                                                 dy.strides[0],
+                                                 x.strides[0],
+                                                 0,
+                                                 dw.strides[1],
+                                                 dw.strides[0],
+                                                 rows,
+                                                 columns,
+                                                 0,
+                                                 static_cast<int>(groups),
+                                                 detail::lines_aligned(dy.data, dy.strides[0]),
+                                                 detail::lines_aligned(x.data, x.strides[0]),
+                                                 mode == accumulate::yes};
   const unsigned grid = detail::product_grid("grouped_gemm_tn", groups * ((rows + shape::rows - 1) / shape::rows) *
                                                                     ((columns + shape::columns - 1) / shape::columns));
   detail::grouped_weight_kernel<<<grid, detail::product_threads, 0, ctx.stream()>>>(p);

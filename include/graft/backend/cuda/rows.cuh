@@ -26,7 +26,8 @@ inline constexpr int row_block_warps = row_block_threads / warp_size;
 // The value of the lane whose number differs in the bits of `mask`, for any trivially copyable T.
 template <class T>
 __device__ T shuffle_xor(const T& value, int mask) {
-  static_assert(std::is_trivially_copyable_v<T>, "graft::Group: a reduced type is not trivially copyable. Reduce plain values.");
+  static_assert(std::is_trivially_copyable_v<T>,
+                "graft::Group: a reduced type is not trivially copyable. Reduce plain values.");
   constexpr int words = (sizeof(T) + 3) / 4;
   std::uint32_t word[words] = {};
   memcpy(word, &value, sizeof(T));
@@ -37,7 +38,8 @@ __device__ T shuffle_xor(const T& value, int mask) {
   return result;
 }
 
-// op over the 32 lanes, known to all. The lower lane's part always stands left, so that every lane computes the same bits.
+// op over the 32 lanes, known to all. The lower lane's part always stands left, so that every lane computes the same
+// bits.
 template <class T, class Op>
 __device__ T reduce_lanes(T value, int lane, const Op& op) {
 #pragma unroll
@@ -51,8 +53,8 @@ __device__ T reduce_lanes(T value, int lane, const Op& op) {
 template <class F>
 using row_value_t = std::remove_cvref_t<std::invoke_result_t<const F&, index_t>>;
 
-// What all group sizes have in common. Derived has rank(), threads(), sync() and combine(value, op): op over the members'
-// values, known to all.
+// What all group sizes have in common. Derived has rank(), threads(), sync() and combine(value, op): op over the
+// members' values, known to all.
 template <class Derived>
 struct device_group {
   template <class F>
@@ -68,12 +70,14 @@ struct device_group {
   template <class F>
   __device__ row_value_t<F> sum(index_t n, const F& f) const {
     using T = row_value_t<F>;
-    return reduce(n, f, [](T a, T b) { return a + b; }, T(0));
+    return reduce(
+        n, f, [](T a, T b) { return a + b; }, T(0));
   }
   template <class F>
   __device__ row_value_t<F> max(index_t n, const F& f) const {
     using T = row_value_t<F>;
-    return reduce(n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>());
+    return reduce(
+        n, f, [](T a, T b) { return b > a ? b : a; }, lowest<T>());
   }
   template <class F>
   __device__ indexed_value<row_value_t<F>> argmax(index_t n, const F& f) const {
@@ -96,7 +100,8 @@ struct device_group {
  private:
   template <class T>
   __device__ static constexpr T lowest() {
-    return std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
+    return std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity()
+                                                : std::numeric_limits<T>::lowest();
   }
   __device__ const Derived& self() const { return static_cast<const Derived&>(*this); }
 };
@@ -134,7 +139,8 @@ struct block_group : detail::device_group<block_group> {
   __device__ void sync() const { __syncthreads(); }
   template <class T, class Op>
   __device__ T combine(T value, const Op& op) const {
-    static_assert(sizeof(T) <= largest_value, "graft::Group: a reduced type is larger than 16 bytes. Reduce its members one by one.");
+    static_assert(sizeof(T) <= largest_value,
+                  "graft::Group: a reduced type is larger than 16 bytes. Reduce its members one by one.");
     T* part = reinterpret_cast<T*>(scratch_->bytes);
     value = detail::reduce_lanes(value, rank_ % detail::warp_size, op);
     if (rank_ % detail::warp_size == 0) part[rank_ / detail::warp_size] = value;
@@ -156,15 +162,18 @@ static_assert(Group<warp_group> && Group<block_group>);
 namespace detail {
 
 template <class Algorithm>
-static __global__ void __launch_bounds__(row_block_threads) warp_rows_kernel(index_t row_count, const Algorithm algorithm) {
+static __global__ void __launch_bounds__(row_block_threads)
+    warp_rows_kernel(index_t row_count, const Algorithm algorithm) {
   warp_group group;
   const index_t stride = static_cast<index_t>(gridDim.x) * row_block_warps;
-  for (index_t row = static_cast<index_t>(blockIdx.x) * row_block_warps + threadIdx.x / warp_size; row < row_count; row += stride)
+  for (index_t row = static_cast<index_t>(blockIdx.x) * row_block_warps + threadIdx.x / warp_size; row < row_count;
+       row += stride)
     algorithm(group, row);
 }
 
 template <class Algorithm>
-static __global__ void __launch_bounds__(row_block_threads) block_rows_kernel(index_t row_count, const Algorithm algorithm) {
+static __global__ void __launch_bounds__(row_block_threads)
+    block_rows_kernel(index_t row_count, const Algorithm algorithm) {
   __shared__ block_group::scratch shared;
   block_group group(shared);
   for (index_t row = blockIdx.x; row < row_count; row += gridDim.x) algorithm(group, row);
@@ -186,15 +195,16 @@ inline unsigned bounded_grid(const context<cuda>& ctx, index_t wanted) {
 // The widest row that one warp works on: 32 elements a lane.
 inline constexpr index_t warp_row_width = 1024;
 
-// row_width_hint chooses the group: a warp up to warp_row_width, else a block of 256. The choice changes the order of sums, so callers give
-// the row's width and never a number that varies from run to run.
+// row_width_hint chooses the group: a warp up to warp_row_width, else a block of 256. The choice changes the order of
+// sums, so callers give the row's width and never a number that varies from run to run.
 template <class Algorithm>
 void launch_rows(context<cuda>& ctx, index_t row_count, index_t row_width_hint, const Algorithm& algorithm) {
   static_assert(std::is_trivially_copyable_v<Algorithm>,
                 "graft::launch_rows: the algorithm is not trivially copyable. Hold views and plain values.");
   if (row_count <= 0) return;
   if (row_width_hint <= warp_row_width) {
-    const unsigned grid = detail::bounded_grid(ctx, (row_count + detail::row_block_warps - 1) / detail::row_block_warps);
+    const unsigned grid =
+        detail::bounded_grid(ctx, (row_count + detail::row_block_warps - 1) / detail::row_block_warps);
     detail::warp_rows_kernel<<<grid, detail::row_block_threads, 0, ctx.stream()>>>(row_count, algorithm);
   } else {
     const unsigned grid = detail::bounded_grid(ctx, row_count);

@@ -12,10 +12,10 @@
 #include <limits>
 #include <type_traits>
 
-#include <cub/device/device_radix_sort.cuh>
-#include <cub/device/device_scan.cuh>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
+#include <cub/device/device_radix_sort.cuh>
+#include <cub/device/device_scan.cuh>
 
 #include <graft/backend/cuda/rows.cuh>
 
@@ -88,8 +88,10 @@ inline void exclusive_scan(context<cuda>& ctx, const vector_view<std::int32_t, d
                            const std::type_identity_t<vector_view<const std::int32_t, device_space>>& counts) {
   const index_t n = counts.extent(0);
   GRAFT_CHECK(sums.extent(0) == n + 1, "exclusive_scan: expected sums of size n+1=", n + 1, ", got ", sums.extent(0));
-  GRAFT_CHECK(sums.contiguous() && counts.contiguous(), "exclusive_scan: expected contiguous views, got one with strides");
-  GRAFT_CHECK(n < std::numeric_limits<std::int32_t>::max(), "exclusive_scan: expected fewer than 2^31-1 counts, got ", n);
+  GRAFT_CHECK(sums.contiguous() && counts.contiguous(),
+              "exclusive_scan: expected contiguous views, got one with strides");
+  GRAFT_CHECK(n < std::numeric_limits<std::int32_t>::max(), "exclusive_scan: expected fewer than 2^31-1 counts, got ",
+              n);
   const auto padded = thrust::make_transform_iterator(thrust::counting_iterator<int>(0),
                                                       detail::padded_count{counts.data, static_cast<int>(n)});
   detail::run_cub(ctx, "cub::DeviceScan::ExclusiveSum", [&](void* memory, std::size_t& bytes) {
@@ -101,18 +103,22 @@ inline void exclusive_scan(context<cuda>& ctx, const vector_view<std::int32_t, d
 // ascending. Keys of -1 are left out; the entries of order beyond offsets[bins] are -1.
 // Shapes: keys (n), offsets (bins+1), order (n). Requires: keys in [-1, bins).
 // Cost: one radix pass for each 8 bits of bins.
-inline void counting_sort(context<cuda>& ctx, const std::type_identity_t<vector_view<const std::int32_t, device_space>>& keys,
-                          index_t bins, const vector_view<std::int32_t, device_space>& offsets,
+inline void counting_sort(context<cuda>& ctx,
+                          const std::type_identity_t<vector_view<const std::int32_t, device_space>>& keys, index_t bins,
+                          const vector_view<std::int32_t, device_space>& offsets,
                           const vector_view<std::int32_t, device_space>& order) {
   const index_t n = keys.extent(0);
-  GRAFT_CHECK(offsets.extent(0) == bins + 1, "counting_sort: expected offsets of size bins+1=", bins + 1, ", got ", offsets.extent(0));
+  GRAFT_CHECK(offsets.extent(0) == bins + 1, "counting_sort: expected offsets of size bins+1=", bins + 1, ", got ",
+              offsets.extent(0));
   GRAFT_CHECK(order.extent(0) == n, "counting_sort: expected order of size n=", n, ", got ", order.extent(0));
   GRAFT_CHECK(keys.contiguous() && offsets.contiguous() && order.contiguous(),
               "counting_sort: expected contiguous views, got one with strides");
   constexpr index_t limit = std::numeric_limits<std::int32_t>::max();
-  GRAFT_CHECK(n < limit && bins < limit, "counting_sort: expected fewer than 2^31-1 keys and bins, got n=", n, ", bins=", bins);
+  GRAFT_CHECK(n < limit && bins < limit, "counting_sort: expected fewer than 2^31-1 keys and bins, got n=", n,
+              ", bins=", bins);
   if (n == 0) {
-    GRAFT_CUDA(cudaMemsetAsync(offsets.data, 0, static_cast<std::size_t>(bins + 1) * sizeof(std::int32_t), ctx.stream()));
+    GRAFT_CUDA(
+        cudaMemsetAsync(offsets.data, 0, static_cast<std::size_t>(bins + 1) * sizeof(std::int32_t), ctx.stream()));
     return;
   }
   workspace_scope scope(ctx);
@@ -121,8 +127,9 @@ inline void counting_sort(context<cuda>& ctx, const std::type_identity_t<vector_
   const auto index = ctx.allocate<std::int32_t>(n);
   launch_elements(ctx, n, detail::keys_to_bins{keys.data, last, bin.data, index.data});
   detail::run_cub(ctx, "cub::DeviceRadixSort::SortPairs", [&](void* memory, std::size_t& bytes) {
-    return cub::DeviceRadixSort::SortPairs(memory, bytes, bin.data, sorted.data, index.data, order.data, static_cast<int>(n),
-                                           0, static_cast<int>(std::bit_width(last)), ctx.stream());
+    return cub::DeviceRadixSort::SortPairs(memory, bytes, bin.data, sorted.data, index.data, order.data,
+                                           static_cast<int>(n), 0, static_cast<int>(std::bit_width(last)),
+                                           ctx.stream());
   });
   launch_elements(ctx, bins + 1, detail::bins_to_offsets{sorted.data, static_cast<std::int32_t>(n), offsets.data});
   launch_elements(ctx, n, detail::mark_left_out{sorted.data, last, order.data});

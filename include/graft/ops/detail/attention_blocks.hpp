@@ -3,8 +3,8 @@
 #pragma once
 
 // Causal grouped-query attention for the CPU in blocks of 64 queries x 64 keys: fp32 arithmetic for float and bfloat16.
-// A task belongs to one (sequence, kv head): it converts keys and values once, packed as the products read them, and then
-// goes through the query blocks of the group's heads. Masked parts of diagonal blocks are skipped in steps of a
+// A task belongs to one (sequence, kv head): it converts keys and values once, packed as the products read them, and
+// then goes through the query blocks of the group's heads. Masked parts of diagonal blocks are skipped in steps of a
 // few rows. Scores are in units of log 2 (queries are multiplied by log2(e) / sqrt(d)), so that weights are 2^(s-m).
 //
 // Every sum has an order that does not depend on how tasks are cut or on which thread runs them.
@@ -26,8 +26,9 @@ namespace graft::detail {
 
 inline constexpr index_t attention_block = 64;
 inline constexpr index_t attention_tile = attention_block * attention_block;
-static_assert(attention_block % register_rows == 0 && simd_lanes % register_rows == 0,
-              "graft::attention: a group of rows crosses a vector of columns. Make simd_lanes a multiple of register_rows.");
+static_assert(
+    attention_block % register_rows == 0 && simd_lanes % register_rows == 0,
+    "graft::attention: a group of rows crosses a vector of columns. Make simd_lanes a multiple of register_rows.");
 
 constexpr index_t round_up(index_t n, index_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -56,7 +57,8 @@ struct attention_blocking {
 // target (64, width) = factor * source rows, zero where there are none. Heads lie far apart in memory, which processors
 // do not foresee: rows are asked for 16 ahead (worth 5 percent of the whole at S = 256); those may lie past the end.
 template <class T>
-void pack_rows(float* target, const attention_blocking& cut, const T* source, index_t stride, index_t rows, float factor) {
+void pack_rows(float* target, const attention_blocking& cut, const T* source, index_t stride, index_t rows,
+               float factor) {
   const index_t d = cut.shape.head_dim, bytes = d * static_cast<index_t>(sizeof(T)), ahead = 16;
   for (index_t r = 0; r < rows; ++r) {
     const T* from = source + r * stride;
@@ -95,8 +97,9 @@ inline void multiply_scores(float* scores, const attention_blocking& cut, const 
 inline void multiply_by_keys(float* sums, const attention_blocking& cut, const float* weights, const float* b,
                              index_t rows, bool diagonal, bool add) {
   for (index_t r = 0; r < rows; r += register_rows)
-    multiply_rows<left_factor::plain>(sums + r * cut.width, cut.width, weights + r * attention_block, attention_block, b,
-                                      cut.width, diagonal ? r + register_rows : attention_block, cut.width / simd_lanes, add);
+    multiply_rows<left_factor::plain>(sums + r * cut.width, cut.width, weights + r * attention_block, attention_block,
+                                      b, cut.width, diagonal ? r + register_rows : attention_block,
+                                      cut.width / simd_lanes, add);
 }
 
 // sums (keys, width) += weights (rows, keys)^T b (rows, width), without the rows that a diagonal block masks
@@ -162,7 +165,8 @@ template <bool Diagonal>
 
 // scores become p = 2^(s - lse) and d_weights become ds = p (dp - delta)
 template <bool Diagonal>
-[[gnu::noinline]] void softmax_gradient(float* scores, float* d_weights, index_t rows, const float* log_sum, const float* delta) {
+[[gnu::noinline]] void softmax_gradient(float* scores, float* d_weights, index_t rows, const float* log_sum,
+                                        const float* delta) {
   for (index_t r = 0; r < rows; ++r) {
     const index_t end = Diagonal ? (r / simd_lanes + 1) * simd_lanes : attention_block;
     for (index_t base = 0; base < end; base += simd_lanes) {
@@ -180,8 +184,8 @@ template <bool Diagonal>
   }
 }
 
-// Into how many tasks the items (heads of a group x query blocks, or key blocks) of each (sequence, kv head) are cut: more than one
-// only where threads would stand idle, since each task packs keys and values anew. Never changes results.
+// Into how many tasks the items (heads of a group x query blocks, or key blocks) of each (sequence, kv head) are cut:
+// more than one only where threads would stand idle, since each task packs keys and values anew. Never changes results.
 inline index_t attention_pieces(const context<cpu>& ctx, const attention_shape& shape, index_t items) {
   const index_t tasks = shape.sequences * shape.kv_heads;
   if (tasks == 0 || ctx.threads() == 1 || tasks >= 2 * ctx.threads()) return 1;
@@ -189,8 +193,9 @@ inline index_t attention_pieces(const context<cpu>& ctx, const attention_shape& 
 }
 
 template <class T>
-void attention_forward_blocks(context<cpu>& ctx, matrix_view<T, host_space> out, matrix_view<float, host_space> log_sum_exp,
-                              matrix_view<const T, host_space> qkv, const attention_shape& shape) {
+void attention_forward_blocks(context<cpu>& ctx, matrix_view<T, host_space> out,
+                              matrix_view<float, host_space> log_sum_exp, matrix_view<const T, host_space> qkv,
+                              const attention_shape& shape) {
   const attention_blocking cut(shape);
   const index_t items = shape.group() * cut.blocks, pieces = attention_pieces(ctx, shape, items);
 
@@ -198,11 +203,12 @@ void attention_forward_blocks(context<cpu>& ctx, matrix_view<T, host_space> out,
     const index_t piece = task % pieces, kv_head = task / pieces % shape.kv_heads;
     const index_t first = task / pieces / shape.kv_heads * shape.positions;  // token
     static thread_local tile_scratch scratch;
-    float* keys = scratch.get<float>(2 * cut.sequence_size() + 2 * cut.block_size() + attention_tile);  // blocks of (width, 64)
-    float* values = keys + cut.sequence_size();                                                         // blocks of (64, width)
-    float* query = values + cut.sequence_size();                                                        // (64, width)
-    float* sums = query + cut.block_size();                                                             // (64, width)
-    float* scores = sums + cut.block_size();                                                            // (64, 64)
+    float* keys =
+        scratch.get<float>(2 * cut.sequence_size() + 2 * cut.block_size() + attention_tile);  // blocks of (width, 64)
+    float* values = keys + cut.sequence_size();                                               // blocks of (64, width)
+    float* query = values + cut.sequence_size();                                              // (64, width)
+    float* sums = query + cut.block_size();                                                   // (64, width)
+    float* scores = sums + cut.block_size();                                                  // (64, 64)
     softmax_rows softmax;
 
     for (index_t j = 0; j < cut.blocks; ++j) {
@@ -332,19 +338,26 @@ struct attention_backward_task {
   }
 };
 
-// One task per (sequence, kv head) computes all three gradients from one set of weights. With fewer such tasks than threads the
-// gradients of queries and of keys and values are computed apart, block by block, from weights computed twice: 7 products
-// instead of 5. Both ways add in the same order and give the same bits.
+// One task per (sequence, kv head) computes all three gradients from one set of weights. With fewer such tasks than
+// threads the gradients of queries and of keys and values are computed apart, block by block, from weights computed
+// twice: 7 products instead of 5. Both ways add in the same order and give the same bits.
 template <class T>
-void attention_backward_blocks(context<cpu>& ctx, matrix_view<T, host_space> d_qkv, matrix_view<const T, host_space> d_out,
-                               matrix_view<const T, host_space> out, matrix_view<const float, host_space> log_sum_exp,
-                               matrix_view<const T, host_space> qkv, const attention_shape& shape) {
+void attention_backward_blocks(context<cpu>& ctx, matrix_view<T, host_space> d_qkv,
+                               matrix_view<const T, host_space> d_out, matrix_view<const T, host_space> out,
+                               matrix_view<const float, host_space> log_sum_exp, matrix_view<const T, host_space> qkv,
+                               const attention_shape& shape) {
   const attention_blocking cut(shape);
   const index_t tasks = shape.sequences * shape.kv_heads, group = shape.group(), blocks = cut.blocks;
   const auto with_task = [&](index_t number, const auto& run) {
     static thread_local tile_scratch scratch;
-    attention_backward_task<T> task{.cut = cut, .d_qkv = d_qkv, .d_out = d_out, .out = out, .log_sum_exp = log_sum_exp, .qkv = qkv,
-                                    .first = number / shape.kv_heads * shape.positions, .kv_head = number % shape.kv_heads};
+    attention_backward_task<T> task{.cut = cut,
+                                    .d_qkv = d_qkv,
+                                    .d_out = d_out,
+                                    .out = out,
+                                    .log_sum_exp = log_sum_exp,
+                                    .qkv = qkv,
+                                    .first = number / shape.kv_heads * shape.positions,
+                                    .kv_head = number % shape.kv_heads};
     task.place(scratch.get<float>(attention_backward_task<T>::scratch_size(cut)));
     run(task);
   };

@@ -29,10 +29,10 @@ GRAFT_HOST_DEVICE M head_product(G& group, index_t head_dim, const A* a, const B
 template <class T, class Space>
 struct attention_out_rows {
   using M = accumulator_t<T>;
-  matrix_view<T, Space> out;             // (T, H*d)
-  matrix_view<M, Space> log_sum_exp;     // (T, H)
-  matrix_view<const T, Space> qkv;       // (T, (H+2G)*d)
-  matrix_view<M, Space> sums;            // (T, H*d)
+  matrix_view<T, Space> out;          // (T, H*d)
+  matrix_view<M, Space> log_sum_exp;  // (T, H)
+  matrix_view<const T, Space> qkv;    // (T, (H+2G)*d)
+  matrix_view<M, Space> sums;         // (T, H*d)
   attention_shape shape;
 
   template <class G>
@@ -67,9 +67,9 @@ struct attention_out_rows {
 template <class T, class Space>
 struct attention_delta_rows {
   using M = accumulator_t<T>;
-  matrix_view<M, Space> delta;           // (T, H)
-  matrix_view<const T, Space> d_out;     // (T, H*d)
-  matrix_view<const T, Space> out;       // (T, H*d)
+  matrix_view<M, Space> delta;        // (T, H)
+  matrix_view<const T, Space> d_out;  // (T, H*d)
+  matrix_view<const T, Space> out;    // (T, H*d)
   attention_shape shape;
 
   template <class G>
@@ -100,8 +100,10 @@ struct attention_gradient_inputs {
   GRAFT_HOST_DEVICE weights at(G& group, index_t query_token, index_t head, index_t key_token) const {
     const index_t d = shape.head_dim, kv_head = head / shape.group();
     const M scale = M(1) / math::sqrt(static_cast<M>(d));
-    const M score = scale * head_product<M>(group, d, qkv.row(query_token) + shape.query(head), qkv.row(key_token) + shape.key(kv_head));
-    const M dp = head_product<M>(group, d, d_out.row(query_token) + head * d, qkv.row(key_token) + shape.value(kv_head));
+    const M score = scale * head_product<M>(group, d, qkv.row(query_token) + shape.query(head),
+                                            qkv.row(key_token) + shape.key(kv_head));
+    const M dp =
+        head_product<M>(group, d, d_out.row(query_token) + head * d, qkv.row(key_token) + shape.value(kv_head));
     const M p = math::exp(score - log_sum_exp(query_token, head));
     return {p, p * (dp - delta(query_token, head)) * scale};
   }

@@ -21,8 +21,9 @@ inline constexpr int simd_lanes = 8;
 inline constexpr int simd_lanes = 4;
 #endif
 
-// f(0), f(1), ... f(N-1), written out. A loop over an array that should stay in registers is left to no compiler's taste:
-// g++ -O2 would keep the array in memory, and nvcc drops g++'s unroll pragmas. f should be marked GRAFT_DETAIL_INLINE.
+// f(0), f(1), ... f(N-1), written out. A loop over an array that should stay in registers is left to no compiler's
+// taste: g++ -O2 would keep the array in memory, and nvcc drops g++'s unroll pragmas. f should be marked
+// GRAFT_DETAIL_INLINE.
 #define GRAFT_DETAIL_INLINE __attribute__((always_inline))
 template <class F, int... I>
 GRAFT_DETAIL_INLINE inline void written_out(std::integer_sequence<int, I...>, const F& f) {
@@ -37,7 +38,9 @@ GRAFT_DETAIL_INLINE inline void written_out(const F& f) {
 typedef float simd_float __attribute__((vector_size(simd_lanes * 4), may_alias));
 typedef int simd_int __attribute__((vector_size(simd_lanes * 4), may_alias));
 
-inline simd_float simd_load(const float* p) { return *reinterpret_cast<const simd_float*>(p); }  // p aligned to the vector
+inline simd_float simd_load(const float* p) {
+  return *reinterpret_cast<const simd_float*>(p);
+}  // p aligned to the vector
 inline void simd_store(float* p, simd_float x) { *reinterpret_cast<simd_float*>(p) = x; }
 inline simd_float simd_all(float x) { return simd_float{} + x; }
 inline simd_float simd_max(simd_float a, simd_float b) { return a > b ? a : b; }
@@ -79,7 +82,8 @@ inline float simd_sum(simd_float x) {
 // Relative error below 2e-7, 2^0 is 1; 2^-126 below -126; NaN stays NaN.
 inline simd_float simd_exp2(simd_float x) {
   x = x < -126.0f ? simd_all(-126.0f) : x;
-  const simd_float shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer, which its low bits then hold
+  const simd_float shifted =
+      x + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer, which its low bits then hold
   const simd_float r = x - (shifted - 12582912.0f);
   simd_float p = r * 1.5461445e-4f + 1.3400428e-3f;
   p = p * r + 9.6180567e-3f;
@@ -142,9 +146,8 @@ inline void multiply_panel(float* c, index_t c_stride, const float* a, index_t a
     a += Left == left_factor::plain ? 1 : a_stride;
     b += b_stride;
   }
-  written_out<rows * Vectors>([&](int i) GRAFT_DETAIL_INLINE {
-    simd_store(c + i / Vectors * c_stride + i % Vectors * simd_lanes, sum[i]);
-  });
+  written_out<rows * Vectors>(
+      [&](int i) GRAFT_DETAIL_INLINE { simd_store(c + i / Vectors * c_stride + i % Vectors * simd_lanes, sum[i]); });
 }
 
 // c (register_rows, vectors * simd_lanes) = or += a (register_rows, depth) b (depth, vectors * simd_lanes).

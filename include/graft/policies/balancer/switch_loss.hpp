@@ -8,10 +8,9 @@
 
 namespace graft {
 
-// loss = coefficient E sum_i f_i P_i,   f_i = counts_i / (K tokens),   P_i = mean softmax_i;   1 x coefficient at balance.
-// f is held fixed in the gradient: counting is not differentiable.
-// Source: Fedus, Zoph, Shazeer, "Switch Transformers", 2021, arXiv 2101.03961, equation 4; divided by K so that the value at balance is 1
-// for every K.
+// loss = coefficient E sum_i f_i P_i,   f_i = counts_i / (K tokens),   P_i = mean softmax_i;   1 x coefficient at
+// balance. f is held fixed in the gradient: counting is not differentiable. Source: Fedus, Zoph, Shazeer, "Switch
+// Transformers", 2021, arXiv 2101.03961, equation 4; divided by K so that the value at balance is 1 for every K.
 struct switch_loss {
   static constexpr balancer_spec spec{.logit_gradients = true};
   static constexpr const char* name = "switch_loss";

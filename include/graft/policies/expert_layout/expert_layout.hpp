@@ -42,7 +42,8 @@ struct dispatch_archetype {
   view<T, static_cast<int>(sizeof...(Extents)), host_space> allocate(Extents...);
 };
 template <class L>
-concept dispatches = requires(const L& layout, dispatch_archetype& context, const view<const std::int32_t, 1, host_space>& slots) {
+concept dispatches = requires(const L& layout, dispatch_archetype& context,
+                              const view<const std::int32_t, 1, host_space>& slots) {
   { layout.dispatch(context, slots, index_t{}, index_t{}) } -> std::same_as<dispatch_plan<host_space>>;
 };
 
@@ -54,21 +55,37 @@ concept ExpertLayout = requires(const L& layout, const transformer_shape& shape)
   { L::name } -> std::convertible_to<const char*>;
   { layout.experts(shape) } -> std::same_as<index_t>;
   { layout.hidden(shape) } -> std::same_as<index_t>;
-} && detail::dispatches<L>;
+}
+&&detail::dispatches<L>;
 
 // Usage: static_assert(graft::check_expert_layout<my_layout>());
 template <class L>
 consteval bool check_expert_layout() {
-  static_assert(requires { { L::spec } -> std::convertible_to<expert_layout_spec>; },
-                "graft::check_expert_layout: the layout has no static constexpr expert_layout_spec spec. Add one.");
-  static_assert(requires { { L::name } -> std::convertible_to<const char*>; },
-                "graft::check_expert_layout: the layout has no static constexpr const char* name. Add one.");
-  static_assert(requires(const L& l, const transformer_shape& s) { { l.experts(s) } -> std::same_as<index_t>; },
-                "graft::check_expert_layout: the layout has no experts(const transformer_shape&) const returning index_t. Add one.");
-  static_assert(requires(const L& l, const transformer_shape& s) { { l.hidden(s) } -> std::same_as<index_t>; },
-                "graft::check_expert_layout: the layout has no hidden(const transformer_shape&) const returning index_t. Add one.");
+  static_assert(
+      requires {
+        { L::spec } -> std::convertible_to<expert_layout_spec>;
+      },
+      "graft::check_expert_layout: the layout has no static constexpr expert_layout_spec spec. Add one.");
+  static_assert(
+      requires {
+        { L::name } -> std::convertible_to<const char*>;
+      },
+      "graft::check_expert_layout: the layout has no static constexpr const char* name. Add one.");
+  static_assert(
+      requires(const L& l, const transformer_shape& s) {
+        { l.experts(s) } -> std::same_as<index_t>;
+      },
+      "graft::check_expert_layout: the layout has no experts(const transformer_shape&) const returning index_t. Add "
+      "one.");
+  static_assert(
+      requires(const L& l, const transformer_shape& s) {
+        { l.hidden(s) } -> std::same_as<index_t>;
+      },
+      "graft::check_expert_layout: the layout has no hidden(const transformer_shape&) const returning index_t. Add "
+      "one.");
   static_assert(detail::dispatches<L>,
-                "graft::check_expert_layout: the layout has no dispatch(context, experts_of_slots, experts, slots) const returning a dispatch_plan. Add one.");
+                "graft::check_expert_layout: the layout has no dispatch(context, experts_of_slots, experts, slots) "
+                "const returning a dispatch_plan. Add one.");
   return true;
 }
 

@@ -8,18 +8,23 @@
 
 namespace graft {
 
-// Experts = dynamic_experts takes E from the shape (config.json); a number fixes it, and rules about it are checked when compiling.
+// Experts = dynamic_experts takes E from the shape (config.json); a number fixes it, and rules about it are checked
+// when compiling.
 template <index_t Experts = dynamic_experts>
 struct routed_experts {
-  static_assert(Experts == dynamic_experts || Experts >= 1, "graft::routed_experts: the number of experts is below 1. Give at least one.");
+  static_assert(Experts == dynamic_experts || Experts >= 1,
+                "graft::routed_experts: the number of experts is below 1. Give at least one.");
   static constexpr expert_layout_spec spec{.experts = Experts, .dropless = true};
   static constexpr const char* name = "routed";
 
-  constexpr index_t experts(const transformer_shape& shape) const { return Experts == dynamic_experts ? shape.experts : Experts; }
+  constexpr index_t experts(const transformer_shape& shape) const {
+    return Experts == dynamic_experts ? shape.experts : Experts;
+  }
   constexpr index_t hidden(const transformer_shape& shape) const { return shape.hidden; }
 
   template <class Context>
-  dispatch_plan<typename Context::space> dispatch(Context& context, const_vector_of<Context, std::int32_t> experts_of_slots,
+  dispatch_plan<typename Context::space> dispatch(Context& context,
+                                                  const_vector_of<Context, std::int32_t> experts_of_slots,
                                                   index_t experts, index_t slots) const {
     return make_dispatch_plan(context, experts_of_slots, experts, slots);
   }

@@ -25,7 +25,8 @@ struct row_router {
   Weigh weigh{};
 
   template <class Group, class M>
-  GRAFT_HOST_DEVICE void forward(Group& group, const M* logits, index_t experts, std::int32_t* selected, M* weights) const {
+  GRAFT_HOST_DEVICE void forward(Group& group, const M* logits, index_t experts, std::int32_t* selected,
+                                 M* weights) const {
     const auto scores = score.prepare(group, logits, experts);
     select.template operator()<M>(group, scores, experts, selected);
     M selected_scores[slots];

@@ -27,8 +27,8 @@ struct logit_score {
 
   // d_logits from the gradients to the scores of the selected experts.
   template <int K, class Group, class M>
-  GRAFT_HOST_DEVICE void backward(Group& group, const row<M>&, index_t experts, const std::int32_t* selected, const M* d_scores,
-                                  M* d_logits) const {
+  GRAFT_HOST_DEVICE void backward(Group& group, const row<M>&, index_t experts, const std::int32_t* selected,
+                                  const M* d_scores, M* d_logits) const {
     group.for_each(experts, [&](index_t i) {
       M gradient = 0;
       for (int k = 0; k < K; ++k) gradient += selected[k] == i ? d_scores[k] : M(0);

@@ -3,5 +3,5 @@
 #pragma once
 
 // Input of the layer check: nothing wrong here, a .cuh may use the Toolkit.
-#include <cub/block/block_reduce.cuh>
 #include <cuda_runtime.h>
+#include <cub/block/block_reduce.cuh>
