@@ -74,7 +74,9 @@ int run_program(CLI::App& app, int argc, char** argv, Body body) {
     std::cerr << app.get_name() << ": not enough memory for a model or batch of this size" << std::endl;
     return 1;
   } catch (const std::exception& problem) {
-    std::cerr << app.get_name() << ": " << problem.what() << std::endl;
+    // Some messages name their place by the word that is the program's name: "mix: expected ...".
+    const std::string name = app.get_name() + ": ", text = problem.what();
+    std::cerr << (text.starts_with(name) ? text : name + text) << std::endl;
     return 1;
   }
 }
