@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, common);
   add_training_flags(app, job.training);
+  add_balance_flags(app, job.balance);
 
   return run_program(app, argc, argv, [&] {
     const auto engine = make_engine(common.engine);
@@ -43,10 +44,8 @@ int main(int argc, char** argv) {
                 "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
     if (!domains.empty()) {
       const graft::model_info start = graft::load_model_info(from);
-      GRAFT_CHECK(start.card && start.card->tokenizer.kind == "byte", from.string(),
-                  ": expected a model of the byte tokenizer, got ",
-                  start.card ? "one of the tokenizer " + start.card->tokenizer.kind
-                             : std::string("a directory without graft.json"),
+      GRAFT_CHECK(start.tokenizer.kind == "byte", from.string(),
+                  ": expected a model of the byte tokenizer, got one of the tokenizer ", start.tokenizer.kind,
                   "; its own tokens can be given with --tokens");
       job.data =
           training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));

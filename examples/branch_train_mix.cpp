@@ -8,6 +8,8 @@
 //   build/bin/branch_train_mix --preset quick --out runs/quick
 //   build/bin/branch_train_mix --domain law=~/law --domain code=~/src --out runs/mine
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -77,8 +79,14 @@ class workflow {
     draw(table);
     sample();
     const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    std::printf("%s: results.json, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training\n",
-                options_.out.c_str(), all, trained);
+    rusage own{}, branches{};
+    getrusage(RUSAGE_SELF, &own);
+    getrusage(RUSAGE_CHILDREN, &branches);
+    const double peak = static_cast<double>(std::max(own.ru_maxrss, branches.ru_maxrss)) / 1024.0;  // ru_maxrss: KiB
+    std::printf(
+        "%s: results.json, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training; peak memory %.0f "
+        "MiB\n",
+        options_.out.c_str(), all, trained, peak);
     return 0;
   }
 
@@ -312,7 +320,7 @@ int main(int argc, char** argv) {
   CLI::App app("Branch, train, mix: from one seed and several domains to one mixture-of-experts", "branch_train_mix");
   workflow_options options;
   app.add_option("--preset", options.preset_name, "smoke, quick or full")->capture_default_str();
-  app.add_option("--out", options.out, "folder of the run")->required();
+  app.add_option("--out", options.out, "folder of the run; default: runs/ and the preset's name");
   add_repeatable(app, "--domain", options.domains,
                  "NAME=PATH of text or token files, repeatable; default: four domains of Debian packages");
   add_repeatable(
@@ -329,9 +337,7 @@ int main(int argc, char** argv) {
   app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")
       ->capture_default_str()
       ->check(CLI::Range(1, 2));
-  app.add_option("--switch-loss", options.balance.switch_coefficient, "coefficient of the load-balancing loss")
-      ->capture_default_str();
-  app.add_option("--z-loss", options.balance.z_coefficient, "coefficient of the router z-loss")->capture_default_str();
+  add_balance_flags(app, options.balance);
   app.add_flag("--without-seed", options.without_seed, "the seed is no expert of the mixture and not in the soup");
   app.add_flag("--without-controls", options.without_controls, "leave out the dense models of the same tokens");
   app.add_option("--jobs", options.jobs, "branches trained at the same time, as processes")
@@ -339,5 +345,8 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, options.common);
-  return run_program(app, argc, argv, [&] { return workflow(options, fs::read_symlink("/proc/self/exe")).run(); });
+  return run_program(app, argc, argv, [&] {
+    if (options.out.empty()) options.out = fs::path("runs") / options.preset_name;
+    return workflow(options, fs::read_symlink("/proc/self/exe")).run();
+  });
 }

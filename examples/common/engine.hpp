@@ -28,10 +28,11 @@ namespace examples {
 using graft::index_t;
 namespace fs = std::filesystem;
 
-// Coefficients of the losses that keep a mixture balanced.
+// Coefficients of the losses that keep a mixture balanced. What is not given is taken from the model's graft.json, else
+// from the policies' own defaults.
 struct balance_options {
-  double switch_coefficient = 0.01;
-  double z_coefficient = 0.001;
+  std::optional<double> switch_coefficient{};
+  std::optional<double> z_coefficient{};
 };
 
 struct training_job {

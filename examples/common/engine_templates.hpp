@@ -91,10 +91,8 @@ class backend_engine final : public engine {
  private:
   // Held-out text and prompts are bytes.
   static void require_bytes(const graft::model_info& info) {
-    GRAFT_CHECK(info.card && info.card->tokenizer.kind == "byte", info.folder.string(),
-                ": expected a model of the byte tokenizer, got ",
-                info.card ? "one of the tokenizer " + info.card->tokenizer.kind
-                          : std::string("a directory without graft.json, which names it"));
+    GRAFT_CHECK(info.tokenizer.kind == "byte", info.folder.string(),
+                ": expected a model of the byte tokenizer, got one of the tokenizer ", info.tokenizer.kind);
   }
 
   static graft::model_info new_model(const graft::transformer_shape& shape) {
@@ -102,13 +100,29 @@ class backend_engine final : public engine {
     info.config.shape = shape;
     info.config.end_of_text = graft::byte_tokenizer::end_of_text();
     info.card.emplace();
+    info.tokenizer = info.card->tokenizer;
     return info;
+  }
+
+  // What was asked for, else what graft.json says, else the policies' own coefficients.
+  static balance_options balance_of(const graft::model_info& info, balance_options wanted) {
+    const auto fill = [&](const char* name, std::optional<double>& coefficient, double own) {
+      if (coefficient) return;
+      coefficient = own;
+      if (!info.card) return;
+      for (const graft::policy_card& balancer : info.card->balancers)
+        if (balancer.name == name) coefficient = balancer.options.value("coefficient", own);
+    };
+    fill(graft::switch_loss::name, wanted.switch_coefficient, graft::switch_loss{}.coefficient);
+    fill(graft::z_loss::name, wanted.z_coefficient, graft::z_loss{}.coefficient);
+    return wanted;
   }
 
   // Calls use(model, info) with a model of the type that the directory names.
   template <class Use>
-  void with_model(const graft::model_info& info, const balance_options& balance, Use use) {
+  void with_model(const graft::model_info& info, const balance_options& wanted, Use use) {
     const std::string place = info.folder.string();
+    const balance_options balance = balance_of(info, wanted);
     if (info.config.shape.experts == 0) {
       graft::dense_transformer<Compute> model(context_, info.config.shape);
       use(model, info);
@@ -118,7 +132,7 @@ class backend_engine final : public engine {
     GRAFT_CHECK(router == "top_k", place, ": expected the router top_k, got ", router);
     const auto with_slots = [&]<int K>() {
       typename btx_transformer<K>::mixture_type mixture;
-      mixture.balancer.balancers = {{balance.switch_coefficient}, {{balance.z_coefficient}}};
+      mixture.balancer.balancers = {{*balance.switch_coefficient}, {{*balance.z_coefficient}}};
       btx_transformer<K> model(context_, info.config.shape, mixture);
       use(model, info);
     };
@@ -146,9 +160,8 @@ class backend_engine final : public engine {
                              const observe_step& observe) {
     graft::domain_batches data(job.data, job.seed, model.shape().vocabulary);
     graft::trainer<Model> run(model, job.training, graft::trainable_after_mix(job.trained));
-    const std::string signature = fingerprint(
-        graft::run_signature(run, data.description()) + " trained=" + std::string(graft::name_of(job.trained)) +
-        " balance=" + std::to_string(job.balance.switch_coefficient) + "/" + std::to_string(job.balance.z_coefficient));
+    const std::string signature_text = graft::run_signature(run, data.description());
+    const std::string signature = fingerprint(signature_text);
     // Also what a killed process may have left: after the model is written, before this is done.
     const auto remove_checkpoint = [&] {
       for (const char* name : {"checkpoint.safetensors", ".checkpoint.safetensors.partial"})
@@ -158,8 +171,9 @@ class backend_engine final : public engine {
       if (!fs::exists(job.out / "config.json")) return std::nullopt;
       const graft::model_info found = graft::load_model_info(job.out);
       const std::string other = origin_value(found, "signature", std::string("unknown"));
-      GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (signature ", other,
-                  ", this run's is ", signature, "): remove it or choose another place");
+      GRAFT_CHECK(other == signature, job.out.string(), ": holds the model of another run (",
+                  graft::first_difference(origin_value(found, "run", std::string("unknown")), signature_text),
+                  "): remove it or choose another place");
       remove_checkpoint();
       return found.card->provenance;
     };
@@ -173,10 +187,10 @@ class backend_engine final : public engine {
     nlohmann::json provenance = {
         {"method", job.method},
         {"signature", signature},
+        {"run", signature_text},
         {"seed", job.seed},
         {"precision", Compute::precision::name},
         {"device", Compute::backend::name},
-        {"data", data.description()},
         {"parents", job.start ? nlohmann::json::array({folder_name(*job.start)}) : nlohmann::json::array()},
         {"train_tokens", origin_value(info, "train_tokens", index_t{0}) + tokens},
         {"last_train_tokens", tokens},
@@ -191,12 +205,18 @@ class backend_engine final : public engine {
     if (job.data.size() == 1) provenance["domain"] = job.data.front().name;
     graft::model_card card = info.card.value_or(graft::model_card{});
     card.provenance = provenance;
-    if constexpr (Model::mixture_type::present)
-      card.balancers = {{"switch_loss", {{"coefficient", job.balance.switch_coefficient}}},
-                        {"z_loss", {{"coefficient", job.balance.z_coefficient}}}};
+    card.tokenizer = info.tokenizer;
+    if constexpr (Model::mixture_type::present) {
+      card.kind = "moe";
+      const auto& balancers = model.mixture().balancer.balancers;
+      card.balancers = {{"switch_loss", {{"coefficient", balancers.first.coefficient}}},
+                        {"z_loss", {{"coefficient", balancers.rest.first.coefficient}}}};
+    }
+    graft::save_options save;
+    if (job.start) save.tokenizer_from = *job.start;
     std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));
     copy_to_host(context_, values.data(), model.parameters().master());
-    graft::save_model(job.out, info.config, model.layout(), values.data(), card);
+    graft::save_model(job.out, info.config, model.layout(), values.data(), card, save);
     remove_checkpoint();
     return provenance;
   }

@@ -14,6 +14,8 @@
 
 #include <graft/train/trainer.hpp>
 
+#include "common/engine.hpp"
+
 namespace examples {
 
 inline void add_training_flags(CLI::App& app, graft::training_options& o) {
@@ -35,6 +37,11 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--final-fraction", o.final_fraction, "of the peak, left at the last step");
   add("--weight-decay", o.optimizer.weight_decay, "decoupled, of matrices");
   add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
+}
+
+inline void add_balance_flags(CLI::App& app, balance_options& balance) {
+  app.add_option("--switch-loss", balance.switch_coefficient, "coefficient of a mixture's load-balancing loss [0.01]");
+  app.add_option("--z-loss", balance.z_coefficient, "coefficient of a mixture's router z-loss [0.001]");
 }
 
 inline std::vector<std::string> training_words(const graft::training_options& o) {

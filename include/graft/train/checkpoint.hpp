@@ -44,6 +44,20 @@ std::string model_signature(Model& model) {
 
 }  // namespace detail
 
+// Where two signatures part: "steps=300, this run has steps=400".
+inline std::string first_difference(const std::string& found, const std::string& wanted) {
+  std::size_t at = 0;
+  while (at < found.size() && at < wanted.size() && found[at] == wanted[at]) ++at;
+  const auto word = [&](const std::string& text) {
+    // From the name in front of the value to the end of the value. Names may hold spaces, so the one before is cut off.
+    const std::size_t equals = text.rfind('=', std::min(at, text.size() == 0 ? 0 : text.size() - 1));
+    if (equals == std::string::npos) return text;
+    const std::size_t space = text.rfind(' ', equals), end = text.find(' ', at);
+    return text.substr(space == std::string::npos ? 0 : space + 1, end - (space == std::string::npos ? 0 : space + 1));
+  };
+  return "it has " + word(found) + ", this run has " + word(wanted);
+}
+
 // Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the
 // source.
 template <class Model>
@@ -111,8 +125,9 @@ std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const st
   GRAFT_CHECK(metadata.count("step") == 1 && metadata.count("signature") == 1, path.string(),
               ": expected the checkpoint of a training run, found a safetensors file without a step and a signature");
   const std::string wanted = run_signature(run, data);
-  GRAFT_CHECK(metadata["signature"] == wanted, path.string(), ": the checkpoint belongs to another run; it has ",
-              metadata["signature"], "; this run has ", wanted, "; remove the checkpoint to start again");
+  GRAFT_CHECK(metadata["signature"] == wanted, path.string(),
+              ": the checkpoint belongs to another run: ", first_difference(metadata["signature"], wanted),
+              "; remove the checkpoint to start again");
   index_t step = -1;
   const std::string& step_text = metadata["step"];
   const auto parsed = std::from_chars(step_text.data(), step_text.data() + step_text.size(), step);
