@@ -53,7 +53,8 @@ endif()
 list(JOIN graft_flags "," graft_host_flags)
 target_compile_options(graft_programs INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${graft_flags}>"
-  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${graft_host_flags}>")
+  # -O1 for what nvcc leaves to the host compiler: launches and checks, which -O3 makes slower to compile and nothing else.
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${graft_host_flags},-O1>")
 
 # One program of each .cpp of the current folder, and a target that builds them all. Where there is a CUDA Toolkit, a .cu of the
 # same stem becomes part of its program. Files in the folder common/ are compiled once and linked into every program.
