@@ -100,6 +100,8 @@ TEST_CASE("checkpoint: what is no checkpoint of this run is refused and nothing 
                     Catch::Contains("it has data=data, this run has data=other"));
   CHECK(faster.state() == untouched);
   CHECK(faster.run.next_step() == 0);
+  process<dense_of<fp32>> elsewhere(1, same.run.options(), {}, 99);  // other initial weights
+  CHECK_THROWS_WITH(load_checkpoint(elsewhere.run, file, "data"), Catch::Contains("it has start="));
   process<dense_of<bf16>> narrow(1);
   CHECK_THROWS_WITH(load_checkpoint(narrow.run, file, "data"),
                     Catch::Contains("precision=fp32") && Catch::Contains("precision=bf16"));

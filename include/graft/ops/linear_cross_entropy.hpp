@@ -19,6 +19,8 @@ namespace detail {
 
 // Elements of logits held at once.
 inline constexpr index_t logit_budget = index_t{1} << 20;
+// But at least so many rows: each chunk reads the whole head and adds to its whole gradient.
+inline constexpr index_t fewest_logit_rows = 256;
 
 template <class T, class Space>
 struct cross_entropy_row {
@@ -54,8 +56,7 @@ struct cross_entropy_row {
 
 template <class Context, class T>
 index_t logit_chunk(const const_matrix_of<Context, T>& x, index_t vocabulary) {
-  // At least 256 rows: each chunk reads the whole head and adds to its whole gradient.
-  return std::clamp<index_t>(logit_budget / vocabulary, 256, std::max<index_t>(x.extent(0), 256));
+  return std::clamp<index_t>(logit_budget / vocabulary, fewest_logit_rows, std::max(x.extent(0), fewest_logit_rows));
 }
 
 }  // namespace detail
