@@ -81,7 +81,7 @@ compiled_products compiled() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm]", (product_types<float, float>),
+TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm][slow]", (product_types<float, float>),
                    (product_types<double, double>), (product_types<bfloat16, bfloat16>),
                    (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("products agree with a naive sum", "[gemm]", (product_types<f
         }
 }
 
-TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm]", (product_types<float, float>),
+TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm][slow]", (product_types<float, float>),
                    (product_types<bfloat16, bfloat16>), (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
   using Out = typename TestType::output;
