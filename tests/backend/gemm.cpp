@@ -120,7 +120,7 @@ TEMPLATE_TEST_CASE("a weight's gradient over many rows", "[gemm][slow]", (produc
   }
 }
 
-TEMPLATE_TEST_CASE("a weight read by many rows", "[gemm]", (product_types<bfloat16, bfloat16>),
+TEMPLATE_TEST_CASE("a weight read by many rows", "[gemm][slow]", (product_types<bfloat16, bfloat16>),
                    (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;
   using Out = typename TestType::output;
