@@ -14,7 +14,11 @@ eval "$environment"
 
 build=$root/build
 generator=()
-if [ ! -f "$build/CMakeCache.txt" ]; then generator=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF); fi
+if [ ! -f "$build/CMakeCache.txt" ]; then
+  generator=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF)
+  # Compiling for GPUs takes minutes, and without one nothing here would use it.
+  if [ ! -e /dev/nvidia0 ]; then generator+=(-DGRAFT_CUDA=OFF); fi
+fi
 cmake -S "$root" -B "$build" "${generator[@]}" -DGRAFT_BUILD_EXAMPLES=ON
 cmake --build "$build" --target examples --parallel "$(nproc)"
 

@@ -61,7 +61,7 @@ run_tests() {
   skipped=$((skipped + now_skipped))
 }
 
-configure build -DCMAKE_BUILD_TYPE=Release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON \
+configure build -DGRAFT_CUDA=AUTO -DCMAKE_BUILD_TYPE=Release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON \
   -DGRAFT_BUILD_BENCHMARKS=ON || exit 1
 run_tests "tests" build
 
