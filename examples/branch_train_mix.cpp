@@ -79,10 +79,9 @@ class workflow {
     draw(table);
     sample();
     const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    rusage own{}, branches{};
+    rusage own{};  // of this process: those that built it, or branches of --jobs, are not in it
     getrusage(RUSAGE_SELF, &own);
-    getrusage(RUSAGE_CHILDREN, &branches);
-    const double peak = static_cast<double>(std::max(own.ru_maxrss, branches.ru_maxrss)) / 1024.0;  // ru_maxrss: KiB
+    const double peak = static_cast<double>(own.ru_maxrss) / 1024.0;  // ru_maxrss: KiB
     std::printf(
         "%s: results.json, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training; peak memory %.0f "
         "MiB\n",
