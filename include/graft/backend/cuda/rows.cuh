@@ -157,7 +157,8 @@ struct block_group : detail::device_group<block_group> {
   int rank_;
 };
 
-static_assert(Group<warp_group> && Group<block_group>);
+static_assert(Group<warp_group> && Group<block_group>,
+              "graft::rows: a CUDA group does not model Group. Compare it with backend/rows.hpp.");
 
 namespace detail {
 

@@ -7,6 +7,8 @@
 // then goes through the query blocks of the group's heads. Masked parts of diagonal blocks are skipped in steps of a
 // few rows. Scores are in units of log 2 (queries are multiplied by log2(e) / sqrt(d)), so that weights are 2^(s-m).
 //
+// Longer than 400 lines because forward, both ways backward and their packing share one blocking, read side by side.
+//
 // Every sum has an order that does not depend on how tasks are cut or on which thread runs them.
 
 #include <algorithm>
