@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Model directories: what is saved is loaded bit for bit, under every naming of experts, and a directory in which
-// anything is missing, left over or contradictory is refused with names. Longer than 400 lines: every refusal is a case.
+// anything is missing, left over or contradictory is refused with names. Longer than 400 lines: every refusal is a
+// case.
 
 #include "catch.hpp"
 

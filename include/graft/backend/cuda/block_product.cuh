@@ -117,7 +117,8 @@ struct product_sums {
   using storage = product_storage<T, AlongA, AlongB>;
   static constexpr int side = 16, each = 4;
   static_assert(product_tile<T>::rows == side * each && product_tile<T>::columns == side * each,
-                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread layout together.");
+                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread "
+                "layout together.");
 
   __device__ void clear() {
 #pragma unroll
@@ -165,9 +166,11 @@ struct product_sums<bfloat16, AlongA, AlongB> {
                        warps = warps_down * warps_across;
   static constexpr int stage_pitch = across * side + 4;  // floats; a warp stages 16 rows of its 32 columns at a time
   static_assert(product_tile<bfloat16>::rows == warps_down * down * side && warps * 32 == product_threads,
-                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread layout together.");
+                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread "
+                "layout together.");
   static_assert(product_tile<bfloat16>::columns == warps_across * across * side,
-                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread layout together.");
+                "graft::block_product: the warps or threads do not cover the tile. Change product_tile and the thread "
+                "layout together.");
   static_assert(sizeof(storage) >= warps * side * stage_pitch * sizeof(float),
                 "graft::block_product: the shared storage is too small to stage the output. Enlarge it.");
   // wmma wants fragments at multiples of 32 bytes, and pitches at multiples of 16.
