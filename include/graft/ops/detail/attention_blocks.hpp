@@ -130,7 +130,7 @@ struct alignas(64) softmax_rows {
 // scores become weights 2^(s-m'); state goes from m, l to m', l'
 template <bool Diagonal>
 [[gnu::noinline]] void softmax_step(float* scores, index_t rows, softmax_rows& state) {
-  alignas(64) float larger[attention_block];
+  alignas(64) float larger[attention_block] = {};  // rows past the last are computed too, and nobody reads them
   constexpr index_t all = attention_block / simd_lanes;
   for (index_t r = 0; r < rows; ++r) {
     float* row = scores + r * attention_block;

@@ -37,6 +37,7 @@ GRAFT_DETAIL_INLINE inline void written_out(const F& f) {
 // may_alias: packed blocks are arrays of float.
 typedef float simd_float __attribute__((vector_size(simd_lanes * 4), may_alias));
 typedef int simd_int __attribute__((vector_size(simd_lanes * 4), may_alias));
+typedef unsigned simd_bits __attribute__((vector_size(simd_lanes * 4), may_alias));
 
 inline simd_float simd_load(const float* p) {
   return *reinterpret_cast<const simd_float*>(p);
@@ -91,7 +92,7 @@ inline simd_float simd_exp2(simd_float x) {
   p = p * r + 2.4022651e-1f;
   p = p * r + 6.9314721e-1f;
   p = p * r + 1.0f;
-  const simd_int bits = std::bit_cast<simd_int>(p) + (std::bit_cast<simd_int>(shifted) << 23);
+  const simd_bits bits = std::bit_cast<simd_bits>(p) + (std::bit_cast<simd_bits>(shifted) << 23);
   return std::bit_cast<simd_float>(bits);
 }
 
