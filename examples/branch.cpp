@@ -19,7 +19,6 @@ int main(int argc, char** argv) {
   std::vector<std::string> domains, token_files;
   fs::path from;
   index_t max_bytes = 0;
-  std::string trained = "all";
   job.training = {.steps = 300, .learning_rate = 2e-3, .warmup_steps = 20};
   job.method = "expert";
   app.add_option("--from", from, "model directory to start from")->required();
@@ -27,16 +26,14 @@ int main(int argc, char** argv) {
   add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable");
   add_repeatable(app, "--tokens", token_files,
                  "NAME=FILE of tokens that are taken whole, nothing held out, repeatable");
-  app.add_option("--trained", trained, "what of the model is trained")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
+  add_trained_flag(app, "--trained", job.trained, "what of the model is trained");
   app.add_option("--method", job.method, "what graft.json calls the result")->capture_default_str();
   app.add_option("--label", job.label, "name in the progress bar");
   app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
   app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, common);
   add_training_flags(app, job.training);
-  add_balance_flags(app, job.balance);
+  add_mixture_flags(app, job.mixture);
 
   return run_program(app, argc, argv, [&] {
     const auto engine = make_engine(common.engine);
@@ -55,9 +52,6 @@ int main(int argc, char** argv) {
       job.data.push_back({named.name, named.path, 1.0});
     }
     if (job.label.empty()) job.label = folder_name(job.out);
-    for (const graft::mix_training what :
-         {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
-      if (trained == graft::name_of(what)) job.trained = what;
     job.start = from;
     job.seed = common.seed;
     progress_bar bar(job.label, job.training.steps);

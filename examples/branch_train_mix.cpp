@@ -21,6 +21,7 @@
 
 #include "common/characters.hpp"
 #include "common/data.hpp"
+#include "common/mixtures.hpp"
 #include "common/origin.hpp"
 #include "common/plots.hpp"
 #include "common/presets.hpp"
@@ -34,6 +35,17 @@ namespace {
 
 using namespace examples;
 
+void print_policies() {
+  const policy_lists lists = listed_policies();
+  const auto print = [](const char* flag, const std::vector<policy_line>& lines) {
+    std::printf("%s\n", flag);
+    for (const policy_line& line : lines) std::printf("  %-24s %s\n", line.name.c_str(), line.what.c_str());
+  };
+  print("--router NAME, with --experts-per-token K (NAME/K are compiled)", lists.routers);
+  print("--balancer NAME,NAME,... or none", lists.balancers);
+  print("--layout NAME", lists.layouts);
+}
+
 struct workflow_options {
   common_options common{};
   std::string preset_name = "quick";
@@ -41,9 +53,11 @@ struct workflow_options {
   std::vector<std::string> domains;
   std::vector<std::string> general;  // domains that the seed answers for: they get no branch
   std::vector<std::string> methods{"soup", "btx"};
-  std::string mix_training = "all";
+  graft::mix_training trained = graft::mix_training::all;
   index_t experts_per_token = 2;
-  balance_options balance{};
+  std::string experts = "whole";
+  mixture_choice mixture{};
+  std::vector<std::string> compare;  // more mixtures of the same experts
   int jobs = 1;
   bool without_seed = false, without_controls = false;
   double checkpoint_seconds = 30;
@@ -111,9 +125,23 @@ class workflow {
     for (const std::size_t domain : branched_)
       GRAFT_CHECK(options_.without_seed || domains[domain].name != "seed",
                   "--domain: expected another name than seed, which is the seed's expert");
-    const index_t experts = static_cast<index_t>(branched_.size()) + (options_.without_seed ? 0 : 1);
-    GRAFT_CHECK(!does("btx") || options_.experts_per_token <= experts, "--experts-per-token: expected at most ",
-                experts, ", the number of experts of the mixture, got ", options_.experts_per_token);
+    if (!does("btx")) return;
+    std::vector<graft::expert_card> cards;
+    if (!options_.without_seed) cards.push_back({"seed", ""});
+    for (const std::size_t domain : branched_) cards.push_back({domains[domain].name, domains[domain].name});
+    for (const graft::expert_card& expert : planned_experts(options_.experts, cards, preset_.shape.hidden))
+      expert_names_.push_back(expert.name);
+    const auto experts = static_cast<index_t>(expert_names_.size());
+    variants_.push_back({"btx", options_.mixture, options_.experts_per_token});
+    for (const std::string& text : options_.compare) variants_.push_back(parse_variant(text));
+    // Before anything is trained: names, options and what does not go together.
+    graft::transformer_shape shape = preset_.shape;
+    shape.experts = experts;
+    for (const variant& each : variants_) {
+      GRAFT_CHECK(each.experts_per_token <= experts, "--experts-per-token: expected at most ", experts,
+                  ", the number of experts of the mixture, got ", each.experts_per_token);
+      facts_of(names_of(nullptr, each.choice, experts, each.experts_per_token), shape);
+    }
   }
 
   training_job job(const std::string& name, const std::string& method, const graft::training_options& training) const {
@@ -123,7 +151,7 @@ class workflow {
     result.out = model(name);
     result.training = training;
     result.seed = options_.common.seed;
-    result.balance = options_.balance;
+    result.mixture = options_.mixture;
     result.checkpoint_seconds = options_.checkpoint_seconds;
     return result;
   }
@@ -200,11 +228,43 @@ class workflow {
     return command;
   }
 
+  // What one mixture of the table is made of.
+  struct variant {
+    std::string name;  // of the model
+    mixture_choice choice;
+    index_t experts_per_token;
+  };
+  // "sigmoid_top_k/2+loss_free_bias+sequence_loss"; without a number: --experts-per-token; without balancers: as
+  // --balancer.
+  variant parse_variant(const std::string& text) const {
+    variant result{"btx-" + text, options_.mixture, options_.experts_per_token};
+    std::replace(result.name.begin(), result.name.end(), '/', '-');
+    std::istringstream words(text);
+    std::string word;
+    std::getline(words, word, '+');
+    const auto slash = word.find('/');
+    result.choice.router = word.substr(0, slash);
+    if (slash != std::string::npos) {
+      const std::string number = word.substr(slash + 1);
+      GRAFT_CHECK(!number.empty() && number.find_first_not_of("0123456789") == std::string::npos && number.size() < 4,
+                  "--compare: expected ROUTER/K with a number K, got ", word);
+      result.experts_per_token = std::stoi(number);
+    }
+    if (words.peek() != std::istringstream::traits_type::eof()) result.choice.balancers.clear();
+    while (std::getline(words, word, '+')) result.choice.balancers.push_back(word);
+    return result;
+  }
+
   void write_mix(const graft::recipe& how, const std::string& name,
-                 const std::vector<graft::branch_directory>& branches) const {
+                 const std::vector<graft::branch_directory>& branches, const mixture_choice& choice,
+                 index_t experts_per_token) const {
     graft::directory_mix_options mix;
     mix.mix.seed = options_.common.seed;
-    mix.experts_per_token = options_.experts_per_token;
+    mix.experts_per_token = experts_per_token;
+    if (how.rule_for(graft::role::ffn) == graft::merge_rule::one_per_branch) {
+      mix.experts = graft::parse_expert_planner(options_.experts);
+      mix.plan = plan_of(names_of(nullptr, choice, static_cast<index_t>(expert_names_.size()), experts_per_token));
+    }
     mix_once(how, branches, model(name), mix);
   }
 
@@ -213,16 +273,16 @@ class workflow {
     if (!options_.without_seed) branches.push_back({model("seed"), "seed", ""});
     for (const std::size_t domain : branched_)
       branches.push_back({model(expert_name(domains_[domain])), domains_[domain].name, domains_[domain].name});
-    if (does("soup")) write_mix(graft::soup_recipe, "soup", branches);
-    if (does("btx")) {
-      for (const graft::branch_directory& branch : branches) expert_names_.push_back(branch.name);
-      write_mix(graft::btx_recipe, "btx-untrained", branches);
-      training_job btx = job("btx", "btx", preset_.mix);
-      btx.start = model("btx-untrained");
+    if (does("soup")) write_mix(graft::soup_recipe, "soup", branches, {}, 1);
+    if (!does("btx")) return;
+    for (const variant& each : variants_) {
+      const std::string untrained = each.name + "-untrained";
+      write_mix(graft::btx_recipe, untrained, branches, each.choice, each.experts_per_token);
+      training_job btx = job(each.name, "btx", preset_.mix);
+      btx.start = model(untrained);
+      btx.mixture = each.choice;
       btx.data = training_data(domains_);
-      for (const graft::mix_training what :
-           {graft::mix_training::all, graft::mix_training::all_but_experts, graft::mix_training::routers})
-        if (options_.mix_training == graft::name_of(what)) btx.trained = what;
+      btx.trained = options_.trained;
       train(btx);
     }
   }
@@ -257,7 +317,8 @@ class workflow {
     for (const std::size_t domain : branched_) names.push_back(expert_name(domains_[domain]));
     if (does("soup")) names.emplace_back("soup");
     if (!options_.without_controls) names.insert(names.end(), {"dense-mix-tokens", "dense-all-tokens"});
-    if (does("btx")) names.insert(names.end(), {"btx-untrained", "btx"});
+    if (does("btx")) names.emplace_back("btx-untrained");
+    for (const variant& each : variants_) names.push_back(each.name);
     for (const std::string& name : names) {
       std::cerr << ' ' << name << std::flush;
       table.rows.push_back(make_row(model(name), engine_->evaluate({model(name), held_out_data(domains_),
@@ -273,9 +334,9 @@ class workflow {
     for (const std::string& name : trained_) {
       const double expert_tokens = static_cast<double>(preset_.expert.steps * preset_.expert.tokens_per_step());
       curves.push_back({name, model(name) / "training" / "metrics.jsonl",
-                        name == "seed"  ? 0.0
-                        : name == "btx" ? seed_tokens + expert_tokens
-                                        : seed_tokens});
+                        name == "seed"              ? 0.0
+                        : name.rfind("btx", 0) == 0 ? seed_tokens + expert_tokens
+                                                    : seed_tokens});
     }
     plot_losses(options_.out / "plots", curves);
     for (const result_row& row : table.rows)
@@ -311,6 +372,7 @@ class workflow {
   std::vector<graft::corpus> domains_;
   std::vector<std::size_t> branched_;
   std::vector<std::string> trained_, expert_names_;
+  std::vector<variant> variants_;
 };
 
 }  // namespace
@@ -330,13 +392,23 @@ int main(int argc, char** argv) {
       ->allow_extra_args(false)
       ->capture_default_str()
       ->check(CLI::IsMember({"soup", "btx"}));
-  app.add_option("--mix-training", options.mix_training, "what is trained after mixing")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"all", "all-but-experts", "routers"}));
+  add_trained_flag(app, "--mix-training", options.trained, "what is trained after mixing");
   app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")
       ->capture_default_str()
-      ->check(CLI::Range(1, 2));
-  add_balance_flags(app, options.balance);
+      ->check(CLI::PositiveNumber);
+  app.add_option("--experts", options.experts, experts_help)->capture_default_str();
+  add_mixture_flags(app, options.mixture);
+  app.add_option("--compare", options.compare,
+                 "ROUTER/K+BALANCER+...,...: more mixtures of the same experts, each trained as btx is")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  app.add_flag_callback(
+      "--list",
+      [] {
+        print_policies();
+        throw CLI::Success();
+      },
+      "print routers, balancers and layouts, and leave");
   app.add_flag("--without-seed", options.without_seed, "the seed is no expert of the mixture and not in the soup");
   app.add_flag("--without-controls", options.without_controls, "leave out the dense models of the same tokens");
   app.add_option("--jobs", options.jobs, "branches trained at the same time, as processes")

@@ -25,6 +25,10 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--experts-per-token", options.experts_per_token, "of a mixture")->capture_default_str();
+  std::string experts = "whole";
+  app.add_option("--experts", experts, experts_help)->capture_default_str();
+  mixture_choice mixture;
+  add_mixture_flags(app, mixture);
   app.add_option("--seed", options.mix.seed, "of the new routers")->capture_default_str();
   app.add_option("models", texts, "NAME=DIRECTORY of each branch; NAME becomes its expert's name")->required();
 
@@ -35,6 +39,14 @@ int main(int argc, char** argv) {
       branches.push_back({named.path, named.name, domain_of_model(named.path)});
     }
     const graft::recipe& how = recipe == "btx" ? graft::btx_recipe : graft::soup_recipe;
+    if (recipe == "btx") {
+      std::vector<graft::expert_card> cards;
+      for (const graft::branch_directory& branch : branches) cards.push_back({branch.name, branch.domain});
+      const graft::index_t hidden = graft::load_model_info(branches.front().folder).config.shape.hidden;
+      const auto count = static_cast<index_t>(planned_experts(experts, cards, hidden).size());
+      options.experts = graft::parse_expert_planner(experts);
+      options.plan = plan_of(names_of(nullptr, mixture, count, options.experts_per_token));
+    }
     mix_once(how, branches, out, options);
     std::cout << out.string() << ": " << recipe << " of " << branches.size() << " models" << std::endl;
     return 0;

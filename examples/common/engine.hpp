@@ -23,17 +23,12 @@
 #include <graft/train/domain_batches.hpp>
 #include <graft/train/trainer.hpp>
 
+#include "common/mixture_choice.hpp"
+
 namespace examples {
 
 using graft::index_t;
 namespace fs = std::filesystem;
-
-// Coefficients of the losses that keep a mixture balanced. What is not given is taken from the model's graft.json, else
-// from the policies' own defaults.
-struct balance_options {
-  std::optional<double> switch_coefficient{};
-  std::optional<double> z_coefficient{};
-};
 
 struct training_job {
   std::string label;                 // for the progress bar: "seed"
@@ -44,8 +39,8 @@ struct training_job {
   std::vector<graft::weighted_tokens> data;
   graft::training_options training{};
   graft::mix_training trained = graft::mix_training::all;
-  balance_options balance{};
-  std::string method;  // "seed", "expert", "btx": into graft.json
+  mixture_choice mixture{};  // of a model with experts
+  std::string method;        // "seed", "expert", "btx": into graft.json
   double checkpoint_seconds = 30;
 };
 

@@ -12,16 +12,12 @@
 #include <graft/io/byte_tokenizer.hpp>
 #include <graft/io/model_directory.hpp>
 #include <graft/models/counts.hpp>
-#include <graft/policies/balancer/all.hpp>
-#include <graft/policies/balancer/switch_loss.hpp>
-#include <graft/policies/balancer/z_loss.hpp>
-#include <graft/policies/expert_layout/routed.hpp>
-#include <graft/policies/router/top_k.hpp>
 #include <graft/train/run.hpp>
 
 #include "common/characters.hpp"
 #include "common/engine.hpp"
 #include "common/folder.hpp"
+#include "common/mixtures.hpp"
 
 namespace examples {
 
@@ -29,9 +25,7 @@ template <class Compute>
 class backend_engine final : public engine {
  public:
   using context_type = typename Compute::context_type;
-  template <int K>
-  using btx_transformer =
-      graft::moe_transformer<graft::top_k<K>, graft::all<graft::switch_loss, graft::z_loss>, graft::routed, Compute>;
+  using moe_transformer = graft::transformer<graft::any_mixture<Compute>, Compute>;
 
   explicit backend_engine(const graft::context_options& options) : context_(options) {}
 
@@ -40,7 +34,7 @@ class backend_engine final : public engine {
 
   nlohmann::json train(const training_job& job, const observe_step& observe) override {
     nlohmann::json provenance;
-    with_model(job.start ? graft::load_model_info(*job.start) : new_model(job.shape), job.balance,
+    with_model(job.start ? graft::load_model_info(*job.start) : new_model(job.shape), job.mixture,
                [&](auto& model, const graft::model_info& info) {
                  if (job.start)
                    load(model, *job.start);
@@ -104,46 +98,23 @@ class backend_engine final : public engine {
     return info;
   }
 
-  // What was asked for, else what graft.json says, else the policies' own coefficients.
-  static balance_options balance_of(const graft::model_info& info, balance_options wanted) {
-    const auto fill = [&](const char* name, std::optional<double>& coefficient, double own) {
-      if (coefficient) return;
-      coefficient = own;
-      if (!info.card) return;
-      for (const graft::policy_card& balancer : info.card->balancers)
-        if (balancer.name == name) coefficient = balancer.options.value("coefficient", own);
-    };
-    fill(graft::switch_loss::name, wanted.switch_coefficient, graft::switch_loss{}.coefficient);
-    fill(graft::z_loss::name, wanted.z_coefficient, graft::z_loss{}.coefficient);
-    return wanted;
-  }
-
   // Calls use(model, info) with a model of the type that the directory names.
   template <class Use>
-  void with_model(const graft::model_info& info, const balance_options& wanted, Use use) {
-    const std::string place = info.folder.string();
-    const balance_options balance = balance_of(info, wanted);
+  void with_model(graft::model_info info, const mixture_choice& choice, Use use) {
     if (info.config.shape.experts == 0) {
       graft::dense_transformer<Compute> model(context_, info.config.shape);
       use(model, info);
       return;
     }
-    const std::string router = info.card && info.card->router ? info.card->router->name : "top_k";
-    GRAFT_CHECK(router == "top_k", place, ": expected the router top_k, got ", router);
-    const auto with_slots = [&]<int K>() {
-      typename btx_transformer<K>::mixture_type mixture;
-      mixture.balancer.balancers = {{*balance.switch_coefficient}, {{*balance.z_coefficient}}};
-      btx_transformer<K> model(context_, info.config.shape, mixture);
+    try {
+      const graft::model_card card = graft::card_of(info);
+      const mixture_names names = names_of(&card, choice, info.config.shape.experts, info.config.experts_per_token);
+      moe_transformer model(context_, info.config.shape, make_mixture<Compute>(names));
+      if (!info.card) info.card.emplace();
+      write_names(names, model.mixture().options(), *info.card);
       use(model, info);
-    };
-    switch (info.config.experts_per_token) {
-      case 1:
-        return with_slots.template operator()<1>();
-      case 2:
-        return with_slots.template operator()<2>();
-      default:
-        graft::detail::raise(place, ": these programs are compiled for 1 or 2 experts per token, the model has ",
-                             info.config.experts_per_token);
+    } catch (const graft::error& problem) {
+      graft::detail::raise(info.folder.string(), ": ", problem.what());
     }
   }
 
@@ -206,12 +177,6 @@ class backend_engine final : public engine {
     graft::model_card card = info.card.value_or(graft::model_card{});
     card.provenance = provenance;
     card.tokenizer = info.tokenizer;
-    if constexpr (Model::mixture_type::present) {
-      card.kind = "moe";
-      const auto& balancers = model.mixture().balancer.balancers;
-      card.balancers = {{"switch_loss", {{"coefficient", balancers.first.coefficient}}},
-                        {"z_loss", {{"coefficient", balancers.rest.first.coefficient}}}};
-    }
     graft::save_options save;
     if (job.start) save.tokenizer_from = *job.start;
     std::vector<typename Model::M> values(static_cast<std::size_t>(model.layout().size));

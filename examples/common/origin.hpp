@@ -16,6 +16,7 @@
 
 #include "common/engine.hpp"
 #include "common/folder.hpp"
+#include "common/mixtures.hpp"
 
 namespace examples {
 
@@ -34,7 +35,10 @@ inline nlohmann::json mix_origin(const graft::recipe& how, const std::vector<gra
   text.precision(17);
   text << how.name << " seed=" << options.mix.seed;
   if (how.rule_for(graft::role::ffn) == graft::merge_rule::one_per_branch)
-    text << " experts_per_token=" << options.experts_per_token;
+    text << " experts_per_token=" << options.experts_per_token << " router=" << options.plan.router.name
+         << options.plan.router.options.dump() << " layout=" << options.plan.layout.name
+         << options.plan.layout.options.dump();
+  if (options.experts) text << " experts=" << options.experts.name;
   for (const double weight : options.mix.weights) text << " weight=" << weight;
   for (const graft::branch_directory& branch : branches) {
     const graft::model_info info = graft::load_model_info(branch.folder);
@@ -52,6 +56,23 @@ inline nlohmann::json mix_origin(const graft::recipe& how, const std::vector<gra
   return {{"method", how.name},           {"parents", parents},
           {"train_tokens", seed + own},   {"critical_path_tokens", critical},
           {"mix_seed", options.mix.seed}, {"signature", fingerprint(text.str())}};
+}
+
+// What mix_directories needs to know of a mixture.
+inline graft::mixture_plan plan_of(const mixture_names& names) {
+  graft::transformer_shape smallest{.vocabulary = 1,
+                                    .width = 64,
+                                    .blocks = 1,
+                                    .heads = 1,
+                                    .kv_heads = 1,
+                                    .head_dim = 64,
+                                    .hidden = 64,
+                                    .positions = 1,
+                                    .experts = names.experts};
+  graft::model_card card;
+  write_names(names, facts_of(names, smallest).options, card);
+  return {*card.router, *card.layout, card.balancers,
+          [names](const graft::transformer_shape& shape) { return facts_of(names, shape).layout; }};
 }
 
 // Mixes branches and writes the result, unless the same one is there. Errors: out holds another model.

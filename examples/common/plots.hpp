@@ -90,9 +90,11 @@ inline bool plot_losses(const fs::path& folder, const std::vector<loss_curve>& c
 inline bool plot_routing(const fs::path& folder, const std::vector<std::string>& domains,
                          const std::vector<std::string>& experts, const std::vector<graft::evaluation>& evaluations) {
   const std::size_t expert_count = experts.size();
-  if (evaluations.empty() || expert_count == 0 || evaluations[0].expert_counts.empty()) return false;
+  if (evaluations.empty() || expert_count == 0 || graft::all_counts(evaluations[0].load).empty()) return false;
   fs::create_directories(folder);
-  const std::size_t layers = evaluations[0].expert_counts.size() / expert_count;
+  std::vector<std::vector<double>> counts;  // of every domain: blocks with experts x experts
+  for (const graft::evaluation& domain : evaluations) counts.push_back(graft::all_counts(domain.load));
+  const std::size_t layers = counts[0].size() / expert_count;
   std::ostringstream data, script;
   for (std::size_t layer = 0; layer < layers; ++layer) {
     data << "# domain";
@@ -100,10 +102,9 @@ inline bool plot_routing(const fs::path& folder, const std::vector<std::string>&
     data << '\n';
     for (std::size_t d = 0; d < domains.size(); ++d) {
       double total = 0;
-      for (std::size_t e = 0; e < expert_count; ++e) total += evaluations[d].expert_counts[layer * expert_count + e];
+      for (std::size_t e = 0; e < expert_count; ++e) total += counts[d][layer * expert_count + e];
       data << domains[d];
-      for (std::size_t e = 0; e < expert_count; ++e)
-        data << ' ' << evaluations[d].expert_counts[layer * expert_count + e] / total;
+      for (std::size_t e = 0; e < expert_count; ++e) data << ' ' << counts[d][layer * expert_count + e] / total;
       data << '\n';
     }
     data << "\n\n";

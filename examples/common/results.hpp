@@ -32,6 +32,20 @@ struct result_row {
     for (const graft::evaluation& e : evaluations) sum += e.bits_per_byte();
     return evaluations.empty() ? 0 : sum / static_cast<double>(evaluations.size());
   }
+
+  // MaxVio of the held-out text of all domains together, the mean over blocks with experts; -1 without any.
+  double max_violation() const {
+    std::vector<graft::layer_load> blocks;
+    for (const graft::evaluation& domain : evaluations) {
+      blocks.resize(domain.load.size());
+      for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] += domain.load[i];
+    }
+    double sum = 0;
+    int count = 0;
+    for (const graft::layer_load& block : blocks)
+      if (!block.counts.empty()) sum += block.max_violation(), ++count;
+    return count > 0 ? sum / count : -1;
+  }
 };
 
 struct result_table {
@@ -55,6 +69,7 @@ struct result_table {
       item["train_tokens"] = row.train_tokens;
       item["critical_path_tokens"] = row.critical_path_tokens;
       item["tokens_per_second"] = row.tokens_per_second;
+      if (row.max_violation() >= 0) item["max_violation"] = row.max_violation();
       root["rows"].push_back(item);
     }
     root["domains"] = domains;
@@ -69,7 +84,8 @@ struct result_table {
     std::vector<std::vector<std::string>> cells;
     std::vector<std::string> head{"bits per byte"};
     head.insert(head.end(), domains.begin(), domains.end());
-    for (const char* column : {"average", "total", "active", "trained", "tokens seen", "critical path", "tokens/s"})
+    for (const char* column :
+         {"average", "total", "active", "trained", "tokens seen", "critical path", "tokens/s", "MaxVio"})
       head.emplace_back(column);
     cells.push_back(head);
     const auto value = [&](const result_row& row, std::size_t column) {
@@ -91,6 +107,12 @@ struct result_table {
       line.push_back(millions(row.critical_path_tokens));
       line.push_back(row.tokens_per_second > 0 ? std::to_string(static_cast<long long>(row.tokens_per_second + 0.5))
                                                : "-");
+      std::ostringstream violation;
+      if (row.max_violation() >= 0)
+        violation << std::fixed << std::setprecision(2) << row.max_violation();
+      else
+        violation << '-';
+      line.push_back(violation.str());
       cells.push_back(line);
     }
     std::vector<std::size_t> widths(head.size(), 0);

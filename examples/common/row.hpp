@@ -13,6 +13,7 @@
 #include <graft/models/counts.hpp>
 
 #include "common/folder.hpp"
+#include "common/mixtures.hpp"
 #include "common/results.hpp"
 
 namespace examples {
@@ -23,11 +24,14 @@ inline result_row make_row(const std::filesystem::path& folder, std::vector<graf
   result_row row;
   row.name = folder_name(folder);
   row.method = origin_value(info, "method", std::string("unknown"));
-  row.total = graft::layout_of(shape).parameter_count();
-  row.active = row.total;
-  if (shape.experts >
-      0)  // of E experts K work for a token; an expert is three matrices of width x hidden in each block
-    row.active -= (shape.experts - info.config.experts_per_token) * 3 * shape.width * shape.hidden * shape.blocks;
+  if (shape.experts > 0) {
+    const graft::model_card card = graft::card_of(info);
+    const mixture_facts facts = facts_of(names_of(&card, {}, shape.experts, info.config.experts_per_token), shape);
+    row.total = facts.total;
+    row.active = facts.active;
+  } else {
+    row.total = row.active = graft::parameter_count(shape);
+  }
   row.trained = origin_value(info, "trained_parameters", graft::index_t{0});
   row.train_tokens = origin_value(info, "train_tokens", graft::index_t{0});
   row.critical_path_tokens = origin_value(info, "critical_path_tokens", graft::index_t{0});

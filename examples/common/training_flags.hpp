@@ -12,6 +12,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <graft/mix/trainable.hpp>
 #include <graft/train/trainer.hpp>
 
 #include "common/engine.hpp"
@@ -39,9 +40,17 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
 }
 
-inline void add_balance_flags(CLI::App& app, balance_options& balance) {
-  app.add_option("--switch-loss", balance.switch_coefficient, "coefficient of a mixture's load-balancing loss [0.01]");
-  app.add_option("--z-loss", balance.z_coefficient, "coefficient of a mixture's router z-loss [0.001]");
+// What of a mixture is trained, by name.
+inline void add_trained_flag(CLI::App& app, const char* flag, graft::mix_training& trained, const char* text) {
+  std::map<std::string, graft::mix_training> names;
+  std::string list;
+  for (const graft::mix_training each : graft::all_mix_trainings) {
+    names[std::string(graft::name_of(each))] = each;
+    list += (list.empty() ? "" : ",") + std::string(graft::name_of(each));
+  }
+  app.add_option(flag, trained, text)
+      ->transform(CLI::CheckedTransformer(names))
+      ->option_text("TEXT:{" + list + "}=" + std::string(graft::name_of(trained)));
 }
 
 inline std::vector<std::string> training_words(const graft::training_options& o) {

@@ -29,29 +29,65 @@ class context;  // backend/cpu/context.hpp, backend/cuda/context.cuh
 template <class T, class Space>
 class buffer;  // backend/buffer.hpp
 
-// policies: Router
+// policies: Router. row_router<Score, Select, Weigh, Gate> (policies/router/row_router.hpp) makes one of three row
+// functions.
 struct router_spec;  // policies/router/router.hpp
-template <class Score, class Select, class Weigh>
-struct row_router;  // policies/router/row_router.hpp
+template <class M>
+struct routing_token;  // policies/router/routing_pass.hpp
+template <class M, class Space>
+struct routing_pass;
 template <int K>
-struct top_k;        // policies/router/top_k.hpp
-struct logit_score;  // policies/router/score.hpp
-struct softmax_score;
+struct top_k;  // each in a header of its name
 template <int K>
-struct select_top;             // policies/router/select.hpp
-struct softmax_over_selected;  // policies/router/weigh.hpp
-struct selected_score;
+struct softmax_top_k;
+template <int K>
+struct renormalised_top_k;
+struct switch_top_1;
+template <int E>
+struct soft;
+template <int E>
+struct sample_top_1;
+template <int K>
+struct sigmoid_top_k;
+template <int K>
+struct group_limited_top_k;
+template <int K>
+struct null_top_k;
+template <int K>
+struct flex_olmo;
+template <int K>
+struct context_top_k;  // policies/router/context_router.hpp
+template <int K>
+struct ermoe;
+template <int K>
+struct hash_router;
+template <int E>
+struct expert_choice;
 
-// policies: Balancer
+// policies: Gate
+struct linear_gate;  // policies/gate/
+struct owner_gate;
+struct eigen_gate;
+
+// policies: Balancer. all<...> (policies/balancer/all.hpp) is several.
 struct balancer_spec;  // policies/balancer/balancer.hpp
 struct no_balancer;
-struct switch_loss;  // policies/balancer/switch_loss.hpp
-struct z_loss;       // policies/balancer/z_loss.hpp
+struct switch_loss;  // each in a header of its name
+struct btx_loss;
+struct sequence_loss;
+struct global_batch_loss;
+struct z_loss;
+struct loss_free_bias;
+struct dirichlet_prior;
 
-// policies: ExpertLayout
+// policies: ExpertLayout. capacity<Base, Rule>, pad_to_capacity<Base>, shared_routed<Mode, Base>, with_experts<Form,
+// Base> (adapted, lora, mixed_width) are in headers of their names.
 struct expert_layout_spec;  // policies/expert_layout/expert_layout.hpp
 template <index_t Experts>
 struct routed_experts;  // policies/expert_layout/routed.hpp
+
+// layers: mixture<Router, Balancer, ExpertLayout>, smear_mixture, peer_mixture, any_mixture<Compute>
+struct no_mixture;  // layers/block.hpp
 
 // models: dense_transformer<Compute>, moe_transformer<Router, Balancer, ExpertLayout, Compute>
 template <class Mixture, class Compute>

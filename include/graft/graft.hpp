@@ -4,6 +4,7 @@
 
 // Everything, on the CPU. Programs that need to compile quickly include the headers of what they use.
 
+#include <graft/analysis/cost_sheet.hpp>
 #include <graft/analysis/evaluate.hpp>
 #include <graft/backend/communicator.hpp>
 #include <graft/backend/cpu/cpu.hpp>
@@ -11,17 +12,21 @@
 #include <graft/io/corpus.hpp>
 #include <graft/io/default_domains.hpp>
 #include <graft/io/model_directory.hpp>
+#include <graft/layers/any_mixture.hpp>
+#include <graft/layers/peer.hpp>
+#include <graft/layers/smear.hpp>
+#include <graft/mix/edit_experts.hpp>
 #include <graft/mix/model_directories.hpp>
 #include <graft/mix/recipe.hpp>
 #include <graft/mix/trainable.hpp>
 #include <graft/models/counts.hpp>
 #include <graft/models/generation.hpp>
-#include <graft/policies/balancer/all.hpp>
-#include <graft/policies/balancer/switch_loss.hpp>
-#include <graft/policies/balancer/z_loss.hpp>
+#include <graft/policies/balancer/all_balancers.hpp>
+#include <graft/policies/expert_layout/capacity.hpp>
 #include <graft/policies/expert_layout/routed.hpp>
-#include <graft/policies/router/row_router.hpp>
-#include <graft/policies/router/top_k.hpp>
+#include <graft/policies/expert_layout/shared_routed.hpp>
+#include <graft/policies/expert_layout/with_experts.hpp>
+#include <graft/policies/router/all_routers.hpp>
 #include <graft/train/checkpoint.hpp>
 #include <graft/train/domain_batches.hpp>
 #include <graft/train/run.hpp>

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Whole-array steps: copies, scan, stable counting sort.
+// Whole-array steps: copies, scan, stable counting sort, sort of rows.
 
 #include <cstdint>
 #include <graft/backend/cpu/arrays.hpp>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "cuda/array_laws.hpp"
 
 using namespace graft;
 
@@ -87,4 +88,18 @@ TEST_CASE("counting_sort is stable and leaves out -1", "[arrays]") {
       expected.resize(n, -1);
       CHECK(sorted == expected);
     }
+}
+
+TEST_CASE("argsort_rows is stable, largest first, NaN last", "[arrays]") {
+  for (const int threads : {1, 2}) {
+    context<cpu> ctx({threads, 0});
+    graft::test::check_argsort_rows<float>(ctx);
+    graft::test::check_argsort_rows<double>(ctx);
+    CHECK(ctx.workspace().live_bytes() == 0);
+  }
+  context<cpu> ctx({1, 0});
+  std::vector<float> keys = {1, 3, -2, 3, NAN, 0, 2, 2, -0.0f, 0};
+  ints order(10, -7);
+  argsort_rows(ctx, matrix_view<std::int32_t>(order.data(), 2, 5), matrix_view<const float>(keys.data(), 2, 5));
+  CHECK(order == ints{1, 3, 0, 2, 4, 1, 2, 0, 3, 4});
 }

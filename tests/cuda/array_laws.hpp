@@ -5,7 +5,9 @@
 // What every backend's whole-array steps and workspace satisfy, written on the context.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -91,6 +93,59 @@ void check_counting_sort(Ctx& ctx) {
       CHECK(offsets.get().values == want_offsets);
       CHECK(order.get().values == want_order);
     }
+}
+
+// Rows of keys with many ties, both zeros, infinities and NaN, as they are and as the columns of a matrix.
+template <class T, class Ctx>
+void check_argsort_rows(Ctx& ctx) {
+  const random_source source{6, random_stream::data};
+  for (const index_t rows : {0, 1, 2, 5, 256, 257})
+    for (const index_t n : {0, 1, 2, 33, 1000}) {
+      INFO("rows " << rows << ", n " << n);
+      constexpr T infinite = std::numeric_limits<T>::infinity();
+      const T few[] = {T(0),
+                       -T(0),
+                       T(1.5),
+                       T(-1.5),
+                       infinite,
+                       -infinite,
+                       std::numeric_limits<T>::quiet_NaN(),
+                       -std::numeric_limits<T>::quiet_NaN(),
+                       std::numeric_limits<T>::denorm_min(),
+                       -std::numeric_limits<T>::max()};
+      tensor<T> keys(rows, n), transposed(n, rows);
+      for (index_t r = 0; r < rows; ++r)
+        for (index_t i = 0; i < n; ++i) {
+          const auto major = static_cast<std::uint64_t>(r), minor = static_cast<std::uint64_t>(i);
+          const bool plain = r % 2 == 0 && source.below(4, major, 2 * minor) != 0;
+          keys(r, i) = plain ? static_cast<T>(source.normal(major, 2 * minor + 1))
+                             : few[source.below(std::size(few), major, 2 * minor + 1)];
+          transposed(i, r) = keys(r, i);
+        }
+      tensor<std::int32_t> want(rows, n);
+      for (index_t r = 0; r < rows; ++r) {
+        const auto row = want.values.begin() + r * n;
+        std::iota(row, row + n, 0);
+        std::stable_sort(row, row + n, [&](std::int32_t a, std::int32_t b) {
+          const T left = keys(r, a), right = keys(r, b);
+          return std::isnan(left) || std::isnan(right) ? !std::isnan(left) && std::isnan(right) : left > right;
+        });
+      }
+      const resident<Ctx, T> in(ctx, keys), columns(ctx, transposed);
+      const resident<Ctx, std::int32_t> order(ctx, tensor<std::int32_t>(rows, n)),
+          again(ctx, tensor<std::int32_t>(rows, n));
+      argsort_rows(ctx, order.matrix(), in.matrix());
+      CHECK((order.get().values == want.values));
+      matrix_view<T, typename Ctx::space> turned = columns.matrix();
+      std::swap(turned.extents[0], turned.extents[1]);
+      std::swap(turned.strides[0], turned.strides[1]);
+      argsort_rows(ctx, again.matrix(), turned);
+      CHECK((again.get().values == want.values));
+    }
+  const resident<Ctx, T> keys(ctx, tensor<T>(2, 3));
+  const resident<Ctx, std::int32_t> short_order(ctx, tensor<std::int32_t>(2, 2)), wide(ctx, tensor<std::int32_t>(2, 4));
+  CHECK_THROWS_AS(argsort_rows(ctx, short_order.matrix(), keys.matrix()), error);
+  CHECK_THROWS_AS(argsort_rows(ctx, wide.matrix().columns(0, 3), keys.matrix()), error);
 }
 
 // A step that takes workspace in nested scopes asks the system for memory the first time only.

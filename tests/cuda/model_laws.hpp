@@ -58,21 +58,27 @@ struct routing_body {
     const auto logits = s.master(tokens, experts, 1), weights = s.master(tokens, slots, 2),
                d_weights = s.master(tokens, slots, 3), loss = s.master(1, 1, 4);
     const auto selected = s.integers(std::vector<std::int32_t>(static_cast<std::size_t>(tokens * slots), -7));
-    const auto d_logits = s.stored(tokens, experts, 5);
+    const auto d_logits = s.master(tokens, experts, 5);
+    const auto load = s.master(1, routing_load{experts}.size(), 6);
     const view<std::int32_t, 2, space> slot_view(selected.vector().data, tokens, slots);
-    route_forward(s.ctx, top_k<slots>{}, slot_view, weights.matrix(), logits.matrix());
-    const auto statistics = measure_routing(s.ctx, logits.matrix(), slot_view, groups);
-    add_balance_loss(s.ctx, balancer, statistics, loss.vector());
+    routing_pass<M, space> pass;
+    pass.experts = experts;
+    pass.positions = tokens / groups;
+    pass.balance_groups = groups;
+    pass.load = load.vector();
+    pass.loss = loss.vector();
+    const auto statistics = route_forward(s.ctx, top_k<slots>{}, balancer, pass, slot_view, weights.matrix(),
+                                          view<const M, 2, space>(logits.matrix()));
     const double n = 4 * static_cast<double>(experts + tokens);
     results all{{"selected", wide(selected), false},
                 {"weights", wide(weights), false, 32},
-                {"counts", wide(s.ctx, statistics.counts), false},
-                {"mean_scores", wide(s.ctx, statistics.mean_scores), false, n},
-                {"mean_squared_lse", wide(s.ctx, statistics.mean_squared_lse), false, n},
+                {"statistics", wide(s.ctx, statistics.groups), false, n},
+                {"load", wide(load), false, n},
                 {"loss", wide(loss), false, n}};
-    route_backward(s.ctx, top_k<slots>{}, balancer, d_logits.matrix(), statistics, logits.matrix(), slot_view,
-                   view<const M, 2, space>(weights.matrix()), view<const M, 2, space>(d_weights.matrix()), 100.0);
-    all.push_back({"d_logits", wide(d_logits), true, n});
+    route_backward(s.ctx, top_k<slots>{}, balancer, pass, d_logits.matrix(), statistics,
+                   view<const M, 2, space>(logits.matrix()), slot_view, view<const M, 2, space>(weights.matrix()),
+                   d_weights.matrix(), 100.0);
+    all.push_back({"d_logits", wide(d_logits), false, n});
     return all;
   }
 };
@@ -105,15 +111,21 @@ struct moe_body {
                d_out = s.stored(tokens, shape.width, 6);
 
     workspace_scope scope(s.ctx);
-    const auto weight_views = bind_parameters<moe_parameters<typename C::weight>>(specs, weights.vector());
-    const auto gradient_views = bind_parameters<moe_parameters<typename C::gradient>>(specs, gradients.vector());
+    using policies_type = std::remove_const_t<decltype(policies)>;
+    const auto weight_views =
+        bind_parameters<typename policies_type::template parameters<typename C::weight>>(specs, weights.vector());
+    const auto gradient_views =
+        bind_parameters<typename policies_type::template parameters<typename C::gradient>>(specs, gradients.vector());
     const view<const T, 2, space> x_view = x.matrix(), d_out_view = d_out.matrix();
-    const auto saved = moe_forward<C>(s.ctx, policies, weight_views, x_view, out.matrix(), index_t{2});
-    const auto chosen = wide(s.ctx, saved.selected), counts = wide(s.ctx, saved.statistics.counts);
-    moe_backward<C>(s.ctx, policies, weight_views, gradient_views, saved, x_view, d_x.matrix(), d_out_view, 1.0);
+    routing_pass<typename C::master, space> pass;
+    pass.experts = experts;
+    pass.balance_groups = 2;
+    const auto saved = moe_forward<C>(s.ctx, policies, weight_views, pass, x_view, out.matrix());
+    const auto chosen = wide(s.ctx, saved.selected), counts = wide(s.ctx, saved.statistics.groups);
+    moe_backward<C>(s.ctx, policies, weight_views, gradient_views, pass, saved, x_view, d_x.matrix(), d_out_view, 1.0);
     const double n = 16 * static_cast<double>(shape.width + 2 * shape.hidden + tokens);
     return {{"selected", chosen, false},
-            {"counts", counts, false},
+            {"statistics", counts, false, n},
             {"out", wide(out), true, n, 16},
             {"d_x", wide(d_x), true, n, 16},
             {"gradients", wide(gradients), false, n, 16}};
@@ -200,7 +212,7 @@ struct model_body {
     const auto numbers = [](const std::vector<double>& v) { return one_row(v); };
     results all{{"losses", wide(losses), false, n, r},
                 {"loss", numbers({metrics.loss_sum, metrics.auxiliary_sum}), false, n, r},
-                {"expert counts", numbers(metrics.expert_counts), false}};
+                {"expert counts", numbers(all_counts(metrics.load)), false}};
     const auto gradients = wide(s.ctx, model.parameters().gradients());
     for (const tensor_entry& entry : model.layout().tensors) {
       tensor<double> part(1, entry.size());

@@ -21,6 +21,12 @@ TEST_CASE("cuda: counting sort") {
   check_counting_sort(ctx);
 }
 
+TEST_CASE("cuda: sort of rows") {
+  context<cuda> ctx;
+  check_argsort_rows<float>(ctx);
+  check_argsort_rows<double>(ctx);
+}
+
 // y[i] = x[order[i]], and zeros where order is -1.
 struct gather_rows {
   matrix_view<const float, device_space> x;

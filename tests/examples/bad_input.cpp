@@ -214,7 +214,8 @@ TEST_CASE("models that cannot be mixed are refused with both values") {
   const fs::path out = work / "out";
   const auto mix = [&](const words& models) { return run("mix", words{"--out", out.string()} + models); };
   const auto pair = [&](const fs::path& other) { return mix({"a=" + seed.string(), "b=" + other.string()}); };
-  check_refused("mix", pair(wide), {seed.string(), wide.string(), "hidden width", "32", "48"});
+  check_refused("mix", mix({"--recipe", "soup", "a=" + seed.string(), "b=" + wide.string()}),
+                {seed.string(), wide.string(), "hidden width", "32", "48"});
   check_refused("mix", pair(spoken), {seed.string(), spoken.string(), "tokenizer", "byte", "sentencepiece"});
   check_refused("mix", pair(large), {seed.string(), large.string(), "vocabulary", "288", "320"});
   check_refused("mix", mix({"a=" + seed.string(), "a=" + branch.string()}), {"different names, got a twice"});

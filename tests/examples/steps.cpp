@@ -31,6 +31,40 @@ TEST_CASE("one thread and two train to the same bits") {
   CHECK(read(tiny_seed(work, "other", {"--seed", "1"}) / "model.safetensors") != read(one / "model.safetensors"));
 }
 
+TEST_CASE("every router and layout mixes, trains and is read again") {
+  const work_folder work;
+  const fs::path seed = tiny_seed(work);
+  const words branches{"a=" + seed.string(), "b=" + seed.string(), "c=" + seed.string(), "d=" + seed.string()};
+  const auto [flag, name, slots] =
+      GENERATE(table<std::string, std::string, std::string>({{"--router", "softmax_top_k", "2"},
+                                                             {"--router", "renormalised_top_k", "2"},
+                                                             {"--router", "switch_top_1", "1"},
+                                                             {"--router", "soft", "4"},
+                                                             {"--router", "sample_top_1", "4"},
+                                                             {"--router", "sigmoid_top_k", "2"},
+                                                             {"--router", "group_limited_top_k", "2"},
+                                                             {"--router", "null_top_k", "2"},
+                                                             {"--router", "flex_olmo", "2"},
+                                                             {"--router", "context_top_k", "1"},
+                                                             {"--router", "ermoe", "2"},
+                                                             {"--router", "expert_choice", "4"},
+                                                             {"--layout", "capacity", "2"},
+                                                             {"--layout", "capacity_by_probability", "2"},
+                                                             {"--layout", "capacity+padded", "2"},
+                                                             {"--layout", "adapted", "2"},
+                                                             {"--layout", "lora", "2"}}));
+  CAPTURE(flag, name);
+  const fs::path mixed = work / "mixed", trained = work / "trained";
+  succeed("mix", words{"--out", mixed.string(), flag, name, "--experts-per-token", slots} + branches);
+  tiny_branch(work, mixed, "trained", code(4000));
+  const json card = json::parse(read(trained / "graft.json"));
+  CHECK(card["policies"][flag == "--router" ? "router" : "layout"]["name"] == name);
+  const std::string table = succeed("evaluate", {"--domain", "code=" + (work / "trained.txt").string(), "--positions",
+                                                 "16", "--device", "cpu", "--threads", "1", trained.string()})
+                                .out;
+  CHECK(table.find("nan") == std::string::npos);
+}
+
 TEST_CASE("generate continues a prompt") {
   const work_folder work;
   const fs::path seed = tiny_seed(work);
@@ -131,7 +165,8 @@ TEST_CASE("evaluate prints a table and writes it as JSON") {
 }
 
 TEST_CASE("every program explains itself") {
-  const std::string program = GENERATE("branch_train_mix", "pretrain", "branch", "mix", "evaluate", "generate");
+  const std::string program =
+      GENERATE("branch_train_mix", "pretrain", "branch", "mix", "evaluate", "generate", "cost_sheet");
   CAPTURE(program);
   const outcome help = succeed(program, {"--help"});
   CHECK(help.err.empty());

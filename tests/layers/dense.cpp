@@ -126,7 +126,7 @@ TEST_CASE("layers: self_attention against the equation", "[layers]") {
 TEST_CASE("layers: swiglu_ffn gradients by central differences, and its equation", "[layers]") {
   const transformer_shape shape = small(1, 1, false);
   context<cpu> ctx({.threads = 1});
-  owned_layer<swiglu_ffn_parameters> layer(swiglu_ffn_specs(shape));
+  owned_layer<swiglu_ffn_parameters> layer(swiglu_ffn_specs(shape.width, shape.hidden));
   tensor<double> x = tensor<double>::random(7, shape.width, 2), out(7, shape.width);
   CHECK(layer_mismatch(
             ctx, layer, x,
@@ -157,11 +157,11 @@ TEST_CASE("layers: dense block gradients by central differences", "[layers]") {
   const transformer_shape shape = small(2, 1, qk_norm);
   const index_t positions = 3;
   context<cpu> ctx({.threads = 1});
-  owned_layer<dense_block> layer(block_specs(shape, no_mixture{}));
+  owned_layer<dense_block> layer(block_specs(shape, no_mixture{}, 0));
   tensor<double> x = tensor<double>::random(2 * positions, shape.width, 2);
   const std::vector<double> table = rope_table<double>(shape, positions);
-  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
-                               positions, 1};
+  const block_pass<exact> pass{
+      ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim), positions, {}};
   // The stream before the block is x - delta0 with delta0 fixed: x stands for the sum.
   const tensor<double> delta0 = tensor<double>::random(x.rows, x.columns, 3);
   const auto forward = [&](const auto& weights, matrix_view<double> in, matrix_view<double> out) {
@@ -200,12 +200,12 @@ TEST_CASE("layers: frozen parameters of a dense block leave the other gradients 
   const transformer_shape shape = small(2, 1, true);
   const index_t positions = 3;
   context<cpu> ctx({.threads = 1});
-  owned_layer<dense_block> layer(block_specs(shape, no_mixture{}));
+  owned_layer<dense_block> layer(block_specs(shape, no_mixture{}, 0));
   const tensor<double> x = tensor<double>::random(positions, shape.width, 2),
                        probe = tensor<double>::random(positions, shape.width, 4);
   const std::vector<double> table = rope_table<double>(shape, positions);
-  const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
-                               positions, 1};
+  const block_pass<exact> pass{
+      ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim), positions, {}};
   const auto run = [&](const dense_block<exact::gradient>& gradients) {
     std::fill(layer.gradients.begin(), layer.gradients.end(), 0.0);
     workspace_scope scope(ctx);

@@ -12,21 +12,15 @@
 #include <vector>
 
 #include <graft/layers/block.hpp>
-#include <graft/policies/balancer/all.hpp>
-#include <graft/policies/balancer/switch_loss.hpp>
-#include <graft/policies/balancer/z_loss.hpp>
 #include <graft/policies/expert_layout/routed.hpp>
 #include <graft/policies/router/top_k.hpp>
 
-#include "layer_check.hpp"
+#include "moe_check.hpp"
 
 using namespace graft;
 using namespace graft::test;
 
 namespace {
-
-using balancers = all<switch_loss, z_loss>;
-const balancers strong{.balancers = {switch_loss{.coefficient = 0.5}, {z_loss{.coefficient = 0.25}}}};
 
 struct switch_router : row_router<softmax_score, select_top<1>, selected_score> {
   static constexpr const char* name = "switch";
@@ -43,61 +37,6 @@ using mixture_type = mixture<top_k<2>, balancers, routed>;
 template <class Leaf>
 using mixture_block = block_parameters<Leaf, mixture_type>;
 
-transformer_shape with_experts(index_t experts) {
-  return {.vocabulary = 11,
-          .width = 6,
-          .blocks = 1,
-          .heads = 2,
-          .kv_heads = 1,
-          .head_dim = 4,
-          .hidden = 5,
-          .positions = 16,
-          .experts = experts};
-}
-
-template <class R>
-std::string moe_mismatch(context<cpu>& ctx, owned_layer<moe_parameters>& layer, tensor<double>& x,
-                         const moe_policies<R, balancers, routed>& policies, index_t groups) {
-  const double scale = 0.75;
-  return layer_mismatch(
-      ctx, layer, x,
-      [&](const auto& weights, auto in, auto out) {
-        return moe_forward<exact>(ctx, policies, weights, in, out, groups);
-      },
-      [&](const moe_saved<exact>& saved) {
-        double auxiliary = 0;
-        add_balance_loss(ctx, policies.balancer, saved.statistics, vector_view<double>(&auxiliary, 1));
-        return scale * auxiliary;
-      },
-      [&](const auto& weights, const auto& gradients, const auto& saved, auto in, auto d_in, auto d_out) {
-        moe_backward<exact>(ctx, policies, weights, gradients, saved, in, d_in, d_out, scale);
-      });
-}
-
-template <class Policies>
-tensor<double> moe_output(const Policies& policies, owned_layer<moe_parameters>& layer, const tensor<double>& x) {
-  context<cpu> ctx({.threads = 1});
-  workspace_scope scope(ctx);
-  tensor<double> out(x.rows, x.columns);
-  moe_forward<exact>(ctx, policies, layer.weights(), x.matrix(), out.matrix(), 1);
-  return out;
-}
-
-// FFN_expert(x), written out.
-tensor<double> expert_output(owned_layer<moe_parameters>& layer, index_t expert, const tensor<double>& x) {
-  const auto matrix = [&](const char* part) {
-    const tensor_entry& entry = layer.find("experts." + std::to_string(expert) + "." + part + ".weight");
-    tensor<double> w(entry.rows, entry.columns);
-    std::copy_n(layer.values.data() + entry.offset, w.values.size(), w.values.begin());
-    return w;
-  };
-  tensor<double> hidden = reference_linear(x, matrix("w3"));
-  const tensor<double> gate = reference_linear(x, matrix("w1"));
-  for (std::size_t i = 0; i < hidden.values.size(); ++i)
-    hidden.values[i] *= gate.values[i] / (1 + std::exp(-gate.values[i]));
-  return reference_linear(hidden, matrix("w2"));
-}
-
 }  // namespace
 
 TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", top_k<1>, top_k<2>, top_k<3>,
@@ -108,21 +47,21 @@ TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", t
   CAPTURE(TestType::name, TestType::spec.experts_per_token, experts, groups);
   context<cpu> ctx({.threads = 1});
   const policies_of<TestType> policies{.balancer = strong};
-  owned_layer<moe_parameters> layer(policies.specs(with_experts(experts)));
+  owned_moe layer(policies.specs(with_experts(experts)));
   tensor<double> x = tensor<double>::random(8, 6, 2);
-  CHECK(moe_mismatch<TestType>(ctx, layer, x, policies, groups) == "");
+  CHECK(moe_mismatch(ctx, layer, x, policies, pass_of(experts, groups)) == "");
 }
 
 TEST_CASE("layers: moe experts with no token get a gradient of zero", "[layers]") {
   context<cpu> ctx({.threads = 1});
   const policies_of<top_k<2>> policies{.balancer = strong};
-  owned_layer<moe_parameters> layer(policies.specs(with_experts(5)));
+  owned_moe layer(policies.specs(with_experts(5)));
   // The first input is 1 throughout; experts 0, 2 and 4 have a logit far below: all tokens go to 1 and 3.
   tensor<double> x = tensor<double>::random(8, 6, 2);
   double* gate = layer.tensor_values("gate.weight");
   for (index_t t = 0; t < x.rows; ++t) x(t, 0) = 1;
   for (index_t e = 0; e < 5; e += 2) gate[e * 6] = -20;
-  CHECK(moe_mismatch<top_k<2>>(ctx, layer, x, policies, 1) == "");
+  CHECK(moe_mismatch(ctx, layer, x, policies, pass_of(5)) == "");
   for (const index_t e : {0, 2, 4})
     for (const char* part : {"w1", "w2", "w3"}) {
       const std::string name = "experts." + std::to_string(e) + "." + part + ".weight";
@@ -134,7 +73,7 @@ TEST_CASE("layers: moe experts with no token get a gradient of zero", "[layers]"
 
 TEST_CASE("layers: moe with all experts equals the soft mixture and the sum by hand", "[layers]") {
   const transformer_shape shape = with_experts(3);
-  owned_layer<moe_parameters> layer(moe_policies<top_k<3>, no_balancer, routed>{}.specs(shape));
+  owned_moe layer(moe_policies<top_k<3>, no_balancer, routed>{}.specs(shape));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> hard = moe_output(moe_policies<top_k<3>, no_balancer, routed>{}, layer, x);
   const tensor<double> soft = moe_output(moe_policies<soft_router<3>, no_balancer, routed>{}, layer, x);
@@ -156,7 +95,7 @@ TEST_CASE("layers: moe with all experts equals the soft mixture and the sum by h
 
 TEST_CASE("layers: moe takes whole experts by the weights of its router", "[layers]") {
   const transformer_shape shape = with_experts(5);
-  owned_layer<moe_parameters> layer(moe_policies<top_k<2>, no_balancer, routed>{}.specs(shape));
+  owned_moe layer(moe_policies<top_k<2>, no_balancer, routed>{}.specs(shape));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> got = moe_output(moe_policies<top_k<2>, no_balancer, routed>{}, layer, x);
   tensor<double> gate(5, 6), want(9, 6);
@@ -178,7 +117,7 @@ TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when
                    top_k<1>, top_k<2>, top_k<4>, soft_router<4>) {
   const transformer_shape shape = with_experts(4);
   const moe_policies<TestType, no_balancer, routed> policies{};
-  owned_layer<moe_parameters> layer(policies.specs(shape));
+  owned_moe layer(policies.specs(shape));
   for (const char* part : {"w1", "w2", "w3"})
     for (index_t e = 1; e < 4; ++e)
       std::copy_n(layer.tensor_values(std::string("experts.0.") + part + ".weight"), 30,
@@ -191,17 +130,17 @@ TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when
 TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backward too", "[layers]") {
   const transformer_shape shape = with_experts(1);
   const moe_policies<top_k<1>, no_balancer, routed> policies{};
-  owned_layer<moe_parameters> mixture(policies.specs(shape));
-  owned_layer<swiglu_ffn_parameters> dense(swiglu_ffn_specs(shape));
+  owned_moe mixture(policies.specs(shape));
+  owned_layer<swiglu_ffn_parameters> dense(swiglu_ffn_specs(shape.width, shape.hidden));
   std::copy_n(mixture.tensor_values("experts.0.w1.weight"), 30, dense.tensor_values("gate_proj.weight"));
   std::copy_n(mixture.tensor_values("experts.0.w3.weight"), 30, dense.tensor_values("up_proj.weight"));
   std::copy_n(mixture.tensor_values("experts.0.w2.weight"), 30, dense.tensor_values("down_proj.weight"));
   const tensor<double> x = tensor<double>::random(9, 6, 3), d_out = tensor<double>::random(9, 6, 4);
   tensor<double> out(9, 6), dense_out(9, 6), d_x(9, 6), dense_d_x(9, 6);
   context<cpu> ctx({.threads = 1});
-  const auto saved = moe_forward<exact>(ctx, policies, mixture.weights(), x.matrix(), out.matrix(), 1);
-  moe_backward<exact>(ctx, policies, mixture.weights(), mixture.gradient_views(), saved, x.matrix(), d_x.matrix(),
-                      d_out.matrix(), 1.0);
+  const auto saved = moe_forward<exact>(ctx, policies, mixture.weights(), pass_of(1), x.matrix(), out.matrix());
+  moe_backward<exact>(ctx, policies, mixture.weights(), mixture.gradient_views(), pass_of(1), saved, x.matrix(),
+                      d_x.matrix(), d_out.matrix(), 1.0);
   const auto dense_saved = swiglu_ffn_forward<exact>(ctx, dense.weights(), x.matrix(), dense_out.matrix());
   swiglu_ffn_backward<exact>(ctx, dense.weights(), dense.gradient_views(), dense_saved, x.matrix(), dense_d_x.matrix(),
                              d_out.matrix());
@@ -216,7 +155,7 @@ TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backwar
 
 // What a token gives depends on no other token: a dropless layer has no capacity.
 TEST_CASE("layers: moe gives each token the same, alone or in a batch, in any order", "[layers]") {
-  owned_layer<moe_parameters> layer(policies_of<top_k<2>>{}.specs(with_experts(5)));
+  owned_moe layer(policies_of<top_k<2>>{}.specs(with_experts(5)));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> together = moe_output(policies_of<top_k<2>>{}, layer, x);
   for (index_t t = 0; t < 9; ++t) {
@@ -243,11 +182,11 @@ TEST_CASE("layers: mixture block gradients by central differences", "[layers]") 
   context<cpu> ctx({.threads = 1});
   mixture_type mixed;
   mixed.balancer = strong;
-  owned_layer<mixture_block> layer(block_specs(shape, mixed));
+  owned_layer<mixture_block> layer(block_specs(shape, mixed, 0));
   tensor<double> x = tensor<double>::random(2 * positions, shape.width, 2);
   const std::vector<double> table = rope_table<double>(shape, positions);
   const block_pass<exact> pass{ctx, shape, matrix_view<const double>(table.data(), positions, shape.head_dim),
-                               positions, 2};
+                               positions, pass_of(3, 2)};
   CHECK(layer_mismatch(
             ctx, layer, x,
             [&](const auto& weights, matrix_view<double> in, matrix_view<double> out) {

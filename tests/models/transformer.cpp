@@ -57,16 +57,14 @@ TEMPLATE_TEST_CASE("models: losses, logits and the training pass agree", "[model
   const pass_metrics trained = model.metrics();
   CHECK(trained.loss_sum == evaluated.loss_sum);  // the same products in the same order
   CHECK(trained.auxiliary_sum == evaluated.auxiliary_sum);
-  CHECK(trained.expert_counts == evaluated.expert_counts);
+  CHECK(trained.load == evaluated.load);
   if (TestType::mixture_type::present) {
     CHECK(trained.auxiliary_sum > 0);
     for (std::size_t layer = 0; layer < 2; ++layer)
-      CHECK(trained.expert_counts[3 * layer] + trained.expert_counts[3 * layer + 1] +
-                trained.expert_counts[3 * layer + 2] ==
-            2 * rows);
+      CHECK(trained.load[layer].counts[0] + trained.load[layer].counts[1] + trained.load[layer].counts[2] == 2 * rows);
   } else {
     CHECK(trained.auxiliary_sum == 0);
-    CHECK(trained.expert_counts.empty());
+    CHECK(all_counts(trained.load).empty());
   }
 
   // Cross entropy of the logits. log and exp of numbers of about 1, a sum of 11.

@@ -115,3 +115,47 @@ TEST_CASE("embedding: gradient by central differences", "[ops]") {
   const tensor<double> gradient = backward(ctx, tensor<double>(6, 4), upstream, tokens);
   CHECK(gradient_mismatch(f, table.values, gradient.values) == "");
 }
+
+// Padding (-1) has a zero row whatever the memory held, and gives no gradient.
+TEMPLATE_TEST_CASE("embedding: padding", "[ops]", double, float, bfloat16) {
+  using T = TestType;
+  using M = accumulator_t<T>;
+  context<cpu> one(context_options{1}), two(context_options{2});
+  shuffled_context shuffled(4);
+  const index_t count = GENERATE(6, 700), vocabulary = 29, width = 13;
+  const auto table = tensor<T>::random(vocabulary, width, 1);
+  tensor<std::int32_t> tokens = make_tokens(count, vocabulary);
+  for (index_t t = 0; t < count; ++t)
+    if (t % 3 != 0) tokens.values[static_cast<std::size_t>(t)] = -1;
+  const auto check = [&](auto& ctx) {
+    tensor<T> out(count, width, 7);
+    embedding_forward(ctx, out.matrix(), table.matrix(), tokens.vector());
+    int wrong = 0;
+    for (index_t t = 0; t < count; ++t) {
+      const std::int32_t token = tokens.values[static_cast<std::size_t>(t)];
+      for (index_t i = 0; i < width; ++i)
+        if (out.at(t, i) != (token < 0 ? 0.0 : table.at(token, i))) ++wrong;
+    }
+    CHECK(wrong == 0);
+    const auto d_out = tensor<T>::random(count, width, 1);
+    const auto before = tensor<M>::random(vocabulary, width, 2);
+    tensor<M> exact = before;
+    for (index_t t = 0; t < count; t += 3)
+      for (index_t i = 0; i < width; ++i)
+        exact(tokens.values[static_cast<std::size_t>(t)], i) +=
+            static_cast<M>(d_out.values[static_cast<std::size_t>(t * width + i)]);
+    CHECK(same_bits(backward(ctx, before, d_out, tokens), exact));
+  };
+  check(one);
+  check(two);
+  check(shuffled);
+
+  // Nothing but padding.
+  tensor<std::int32_t> none = make_tokens(count, 1);
+  for (std::int32_t& token : none.values) token = -1;
+  tensor<T> out(count, width, 7);
+  embedding_forward(one, out.matrix(), table.matrix(), none.vector());
+  CHECK(std::all_of(out.values.begin(), out.values.end(), [](T value) { return widen(value) == 0; }));
+  const auto before = tensor<M>::random(vocabulary, width, 2);
+  CHECK(same_bits(backward(one, before, tensor<T>::random(count, width, 1), none), before));
+}

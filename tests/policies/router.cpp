@@ -1,19 +1,18 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The routers of graft keep the laws of routers, and each computes its equation.
+// Every router that graft ships keeps the laws of routers, and so do other rows of scores, selections and weights.
+// Those with a selection bias, groups or a null expert: router_selection.cpp. That each computes its equation:
+// router_equations.cpp.
 
 #include "catch.hpp"
 
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <numeric>
+#include <set>
 #include <string>
-#include <vector>
+#include <type_traits>
 
-#include <graft/policies/expert_layout/routed.hpp>
-#include <graft/policies/router/top_k.hpp>
+#include <graft/policies/options.hpp>
+#include <graft/policies/router/all_routers.hpp>
 
 #include "laws/router_laws.hpp"
 
@@ -22,12 +21,6 @@ using namespace graft::test;
 
 namespace {
 
-// The gates of methods that use the softmax as it is: top-1 (Switch), top-2 (OLMoE), all (soft).
-template <int K>
-struct softmax_top : row_router<softmax_score, select_top<K>, selected_score> {
-  static constexpr const char* name = "softmax_top";
-};
-// Renormalised over the kept.
 template <int K>
 struct softmax_over_softmax : row_router<softmax_score, select_top<K>, softmax_over_selected> {
   static constexpr const char* name = "softmax_over_softmax";
@@ -36,108 +29,110 @@ template <int K>
 struct logit_top : row_router<logit_score, select_top<K>, selected_score> {
   static constexpr const char* name = "logit_top";
 };
+template <int K>
+struct gumbel_top : row_router<gumbel_score, select_top<K>, renormalised> {
+  static constexpr const char* name = "gumbel_top";
+};
+template <int K>
+struct sigmoid_top : row_router<sigmoid_score, select_top<K>, scaled_score> {
+  static constexpr const char* name = "sigmoid_top";
+};
 
 static_assert(top_k<2>::spec.experts_per_token == 2 && top_k<2>::spec.weights_sum_to_one &&
               top_k<2>::spec.logit_gradients && top_k<2>::spec.causal && !top_k<2>::spec.selection_bias);
-static_assert(!softmax_top<2>::spec.weights_sum_to_one);
-static_assert(Router<top_k<1>> && Router<softmax_top<3>> && !Router<int>);
+static_assert(!softmax_top_k<2>::spec.weights_sum_to_one && renormalised_top_k<2>::spec.weights_sum_to_one);
+static_assert(soft<3>::spec.experts_per_token == 3 && soft<3>::spec.weights_sum_to_one);
+static_assert(!sample_top_1<1>::spec.empty_slots && sample_top_1<4>::spec.empty_slots &&
+              sample_top_1<4>::spec.experts_per_token == 4);
+static_assert(sigmoid_top_k<2>::spec.selection_bias && group_limited_top_k<2>::spec.selection_bias);
+static_assert(null_top_k<2>::spec.extra_logits == 1 && null_top_k<2>::spec.empty_slots);
+static_assert(!hash_router<2>::spec.logits && !hash_router<2>::spec.logit_gradients);
+static_assert(RowRouter<sample_top_1<3>> && RowRouter<hash_router<2>> && !Router<int>);
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("router: top_k keeps the laws", "[policies]", top_k<1>, top_k<2>, top_k<4>, top_k<5>) {
+TEMPLATE_TEST_CASE("router: those with softmax scores keep the laws", "[policies]", top_k<1>, top_k<2>, top_k<5>,
+                   softmax_top_k<2>, softmax_top_k<8>, renormalised_top_k<3>, switch_top_1, soft<1>, soft<5>) {
   router_laws(TestType{});
 }
 
-TEMPLATE_TEST_CASE("router: other rows of scores and weights keep the laws", "[policies]", softmax_top<1>,
-                   softmax_top<2>, softmax_over_softmax<2>, logit_top<2>) {
+TEMPLATE_TEST_CASE("router: other rows of scores and weights keep the laws", "[policies]", softmax_over_softmax<2>,
+                   logit_top<2>, gumbel_top<2>, sigmoid_top<2>) {
   router_laws(TestType{});
 }
 
-// g = softmax(TopK(l)), largest first, by sorting.
-TEST_CASE("router: top_k against a naive gate", "[policies]") {
-  constexpr int slots = 3;
-  serial_group group;
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
-    const std::vector<double> logits = test::detail::normal_values<double>(11, seed);
-    std::vector<std::int32_t> order(logits.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
-      return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
-    });
-    double sum = 0;
-    for (int k = 0; k < slots; ++k)
-      sum += std::exp(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])]);
-    const auto token = route_one(top_k<slots>{}, group, logits);
-    for (std::size_t k = 0; k < slots; ++k) {
-      CHECK(token.selected[k] == order[k]);
-      // A handful of operations on numbers of about 1.
-      CHECK(std::abs(token.weights[k] - std::exp(logits[static_cast<std::size_t>(order[k])]) / sum) <= 16 * 0x1p-53);
-    }
+TEMPLATE_TEST_CASE("router: sample_top_1 keeps the laws", "[policies]", sample_top_1<1>, sample_top_1<4>) {
+  router_laws(TestType{});
+  TestType cold{};
+  cold.score.rate = 0.5;  // tau is at its floor
+  router_laws(cold);
+  TestType sampled{};
+  sampled.score.sampled_evaluation = true;
+  router_laws(sampled, {.noise_in_evaluation = true});
+}
+
+TEMPLATE_TEST_CASE("router: hash_router keeps the laws", "[policies]", hash_router<1>, hash_router<3>) {
+  router_laws(TestType{});
+  TestType other{};
+  other.table = 7;
+  router_laws(other);
+}
+
+TEST_CASE("router: every router has a name of its own and says what its options are", "[policies]") {
+  std::set<std::string> names;
+  const auto see = [&](auto router, const std::string& want) {
+    CHECK(names.insert(decltype(router)::name).second);
+    std::string options;
+    for_each_option(router, [&](const std::string& each, auto&) { options += each + " "; });
+    CHECK(options == want);
+  };
+  const std::string gate = "gate.stddev gate.jitter ";
+  see(top_k<2>{}, gate);
+  see(softmax_top_k<2>{}, gate);
+  see(renormalised_top_k<2>{}, gate);
+  see(switch_top_1{}, gate);
+  see(soft<2>{}, gate);
+  see(sample_top_1<2>{}, gate + "score.rate score.floor score.sampled_evaluation ");
+  const std::string groups = "select.groups select.kept_groups select.scores_per_group ";
+  see(sigmoid_top_k<2>{}, gate + groups + "weigh.scale weigh.epsilon ");
+  see(group_limited_top_k<2>{}, gate + groups + "weigh.scale ");
+  see(null_top_k<2>{}, gate + "select.rho ");
+  see(hash_router<2>{}, "table ");
+
+  sigmoid_top_k<2> router;
+  set_option(router, "weigh.scale", 2.5);
+  set_option(router, "select.groups", 4);
+  CHECK((router.weigh.scale == 2.5 && router.select.groups == 4));
+  CHECK_THROWS_WITH(set_option(router, "select.groups", 2.5), Catch::Matchers::Contains("whole number"));
+}
+
+// Each names what it expected and what it got.
+TEST_CASE("router: options and numbers of experts that do not fit are refused", "[policies]") {
+  using Catch::Matchers::Contains;
+  CHECK_THROWS_WITH(soft<3>{}.check(4), Contains("slots=3, experts=4"));
+  CHECK_NOTHROW(soft<3>{}.check(3));
+  CHECK_THROWS_WITH(sample_top_1<3>{}.check(4), Contains("slots=3, experts=4"));
+  CHECK_NOTHROW(sample_top_1<1>{}.check(4));
+  sample_top_1<1> sample;
+  sample.score.floor = 0;
+  CHECK_THROWS_WITH(sample.check(4), Contains("floor=0"));
+  sigmoid_top_k<4> grouped;
+  CHECK_NOTHROW(grouped.check(7));
+  grouped.select.groups = 4;
+  CHECK_THROWS_WITH(grouped.check(10), Contains("groups=4, experts=10"));
+  CHECK_THROWS_WITH(grouped.check(12), Contains("kept_groups=1"));  // 3 experts in a group
+  grouped.select.kept_groups = 5;
+  CHECK_THROWS_WITH(grouped.check(12), Contains("kept_groups=5"));
+  grouped.select.kept_groups = 2;
+  CHECK_NOTHROW(grouped.check(12));
+  grouped.select.scores_per_group = 9;
+  CHECK_THROWS_WITH(grouped.check(12), Contains("scores_per_group=9"));
+  grouped.select.scores_per_group = 2;
+  grouped.weigh.epsilon = -1;
+  CHECK_THROWS_WITH(grouped.check(12), Contains("epsilon=-1"));
+  null_top_k<2> null;
+  for (const double rho : {0.0, 1.5, -0.5}) {
+    null.select.rho = rho;
+    CHECK_THROWS_WITH(null.check(8), Contains("0 < rho <= 1"));
   }
-}
-
-TEST_CASE("router: softmax scores against a naive softmax, kept as they are", "[policies]") {
-  serial_group group;
-  const std::vector<double> logits = {0.25, -1.5, 2.0, 0.75, 2.0};
-  const auto token = route_one(softmax_top<2>{}, group, logits);
-  double sum = 0;
-  for (const double l : logits) sum += std::exp(l);
-  CHECK(token.selected == std::vector<std::int32_t>{2, 4});
-  for (const double weight : token.weights) CHECK(std::abs(weight - std::exp(2.0) / sum) <= 16 * 0x1p-53);
-
-  // Experts that were not selected receive gradient all the same.
-  const auto d_logits = route_one_backward(softmax_top<2>{}, group, logits, token, {1.0, 0.0});
-  for (const double d : d_logits) CHECK(d != 0);
-  // With softmax over the kept they receive none.
-  const auto kept = route_one(top_k<2>{}, group, logits);
-  const auto d_kept = route_one_backward(top_k<2>{}, group, logits, kept, {1.0, 0.0});
-  CHECK(d_kept[0] == 0);
-  CHECK(d_kept[1] == 0);
-  CHECK(d_kept[3] == 0);
-  CHECK(d_kept[2] > 0);
-  CHECK(d_kept[4] < 0);
-}
-
-TEST_CASE("router: top_k of one gives weight 1 and no gradient", "[policies]") {
-  serial_group group;
-  const std::vector<float> logits = {0.1f, 3.0f, -2.0f};
-  const auto token = route_one(top_k<1>{}, group, logits);
-  CHECK(token.selected == std::vector<std::int32_t>{1});
-  CHECK(token.weights == std::vector<float>{1.0f});
-  for (const float d : route_one_backward(top_k<1>{}, group, logits, token, {5.0f})) CHECK(d == 0.0f);
-}
-
-TEST_CASE("expert layout: routed takes its number of experts from the shape or fixes it", "[policies]") {
-  transformer_shape shape{.hidden = 12, .experts = 5};
-  static_assert(check_expert_layout<routed>() && check_expert_layout<routed_experts<3>>() && !ExpertLayout<int>);
-  static_assert(routed::spec.experts == dynamic_experts && routed_experts<3>::spec.experts == 3 &&
-                routed::spec.dropless);
-  CHECK(routed{}.experts(shape) == 5);
-  CHECK(routed{}.hidden(shape) == 12);
-  CHECK(routed_experts<3>{}.experts(shape) == 3);
-
-  // A dropless plan has one row for every filled slot, sorted by expert, ties by slot. Expert 1 has no token, slot 3 is
-  // empty.
-  context<cpu> ctx({.threads = 1});
-  const std::vector<std::int32_t> slots = {2, 0, 0, -1, 4, 2};
-  const auto plan = routed{}.dispatch(ctx, vector_view<const std::int32_t>(slots.data(), 6), 5, 2);
-  CHECK(std::vector<std::int32_t>(plan.offsets.data, plan.offsets.data + 6) ==
-        std::vector<std::int32_t>{0, 2, 2, 4, 4, 5});
-  CHECK(std::vector<std::int32_t>(plan.slot_of_row.data, plan.slot_of_row.data + 6) ==
-        std::vector<std::int32_t>{1, 2, 0, 5, 4, -1});
-  CHECK(std::vector<std::int32_t>(plan.row_of_slot.data, plan.row_of_slot.data + 6) ==
-        std::vector<std::int32_t>{2, 0, 1, -1, 4, 3});
-  CHECK(*plan.row_count() == 5);
-}
-
-// A mask of minus infinity must not make two slots hold one expert.
-TEST_CASE("router: slots hold different experts where scores are minus infinity", "[policies]") {
-  serial_group group;
-  const double none = -std::numeric_limits<double>::infinity();
-  const std::vector<double> logits{none, none, 1.0, none};
-  std::int32_t selected[3];
-  double weights[3];
-  top_k<3>{}.forward(group, logits.data(), 4, selected, weights);
-  CHECK((selected[0] == 2 && selected[1] == 0 && selected[2] == 1));
-  CHECK((weights[0] == 1.0 && weights[1] == 0.0 && weights[2] == 0.0));
 }

@@ -21,7 +21,7 @@ struct evaluation {
   index_t tokens = 0;  // predicted
   index_t bytes = 0;   // of text that they stand for
   double seconds = 0;
-  std::vector<double> expert_counts;  // (L, E); empty for a dense model
+  std::vector<layer_load> load;  // of every block; counts are empty for a dense one
 
   // The measure that does not depend on the tokenizer. The end of a document costs nats and stands for no byte.
   double bits_per_byte() const { return nats / std::numbers::ln2 / static_cast<double>(bytes); }
@@ -69,8 +69,8 @@ evaluation evaluate(Model& model, evaluation_windows& windows, index_t rows) {
     result.tokens += filled.tokens;
     result.bytes += filled.bytes;
     const pass_metrics metrics = model.metrics();
-    result.expert_counts.resize(metrics.expert_counts.size());
-    for (std::size_t i = 0; i < metrics.expert_counts.size(); ++i) result.expert_counts[i] += metrics.expert_counts[i];
+    result.load.resize(metrics.load.size());
+    for (std::size_t i = 0; i < metrics.load.size(); ++i) result.load[i] += metrics.load[i];
   }
   GRAFT_CHECK(result.bytes > 0, "evaluate: the windows stand for no bytes of text");
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

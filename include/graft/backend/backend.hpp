@@ -41,7 +41,7 @@ enum class accumulate : bool { no, yes };
 // uninitialised workspace that lives until the enclosing workspace_scope (backend/arena.hpp) ends, and these
 // free functions, found through the context:
 //   backend/rows.hpp      launch_rows, launch_elements
-//   whole arrays          copy, copy_to_host, copy_from_host, fill_zero, exclusive_scan, counting_sort
+//   whole arrays          copy, copy_to_host, copy_from_host, fill_zero, exclusive_scan, counting_sort, argsort_rows
 //   products              gemm_nt, gemm_nn, gemm_tn, grouped_gemm_nt, grouped_gemm_nn, grouped_gemm_tn
 // Laws: same inputs, same bits, whatever the number of threads; work is done in the order of the calls.
 template <class C>

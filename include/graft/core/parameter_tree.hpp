@@ -40,6 +40,12 @@ struct parameter_view {
   view<T, 3, Space> stacked() const { return view<T, 3, Space>(data, experts, rows, columns); }
 };
 
+// A part of a tree whose leaves are known at run time: (name, leaf) in order.
+template <class Leaf>
+struct named_parameters {
+  std::vector<std::pair<std::string, Leaf>> leaves;
+};
+
 // One tensor of the checkpoint and where it lies in the arena.
 struct tensor_entry {
   std::string name;    // "model.layers.0.self_attn.q_proj.weight"
@@ -50,6 +56,7 @@ struct tensor_entry {
   int expert = -1;  // which expert's, -1 for a parameter that all share
   initializer init{};
   bool decay = true;
+  bool optimized = true;
 
   index_t size() const { return rows * (columns > 0 ? columns : 1); }
 };
@@ -81,6 +88,11 @@ inline constexpr bool is_tree_vector = false;
 template <class T, class A>
 inline constexpr bool is_tree_vector<std::vector<T, A>> = true;
 
+template <class T>
+inline constexpr bool is_named = false;
+template <class Leaf>
+inline constexpr bool is_named<named_parameters<Leaf>> = true;
+
 template <class Tree>
 inline constexpr bool is_tree = boost::hana::Struct<std::remove_cvref_t<Tree>>::value;
 
@@ -103,6 +115,8 @@ constexpr void for_each_leaf(Tree& tree, Visit&& visit) {
                           [&](auto member) { for_each_leaf(boost::hana::second(member)(tree), visit); });
   } else if constexpr (detail::is_tree_vector<std::remove_cv_t<Tree>>) {
     for (auto& element : tree) for_each_leaf(element, visit);
+  } else if constexpr (detail::is_named<std::remove_cv_t<Tree>>) {
+    for (auto& [name, leaf] : tree.leaves) visit(leaf);
   } else {
     visit(tree);
   }
@@ -119,6 +133,8 @@ void for_each_named_leaf(Tree& tree, Visit&& visit, const std::string& path = {}
   } else if constexpr (detail::is_tree_vector<std::remove_cv_t<Tree>>) {
     for (std::size_t i = 0; i < tree.size(); ++i)
       for_each_named_leaf(tree[i], visit, detail::join(path, std::to_string(i)));
+  } else if constexpr (detail::is_named<std::remove_cv_t<Tree>>) {
+    for (auto& [name, leaf] : tree.leaves) visit(detail::join(path, name), leaf);
   } else {
     visit(path, tree);
   }
@@ -135,6 +151,12 @@ void zip_leaves(const Source& source, Target& target, Visit&& visit) {
   } else if constexpr (detail::is_tree_vector<Source>) {
     target.resize(source.size());
     for (std::size_t i = 0; i < source.size(); ++i) zip_leaves(source[i], target[i], visit);
+  } else if constexpr (detail::is_named<Source>) {
+    target.leaves.resize(source.leaves.size());
+    for (std::size_t i = 0; i < source.leaves.size(); ++i) {
+      target.leaves[i].first = source.leaves[i].first;
+      visit(source.leaves[i].second, target.leaves[i].second);
+    }
   } else {
     visit(source, target);
   }
@@ -149,7 +171,8 @@ constexpr index_t count_parameters(const Specs& specs) {
 }
 
 // The flat list of checkpoint tensors. A fused parameter gives one entry per part, a stacked one an entry per expert
-// and part: "...experts.w13" with parts w1, w3 gives "...experts.0.w1.weight", "...experts.0.w3.weight", ...
+// and part, each of its own width: "...experts.w13" with parts w1, w3 gives "...experts.0.w1.weight",
+// "...experts.0.w3.weight", ...
 template <class Specs>
 parameter_layout make_layout(const Specs& specs) {
   parameter_layout layout;
@@ -168,12 +191,13 @@ parameter_layout make_layout(const Specs& specs) {
                               : own_name) +
             ".weight";
         entry.offset = offset;
-        entry.rows = spec.parts[part].rows;
-        entry.columns = spec.columns;
+        entry.rows = spec.part_rows(part, copy);
+        entry.columns = spec.columns_of(copy);
         entry.kind = spec.kind;
         entry.expert = spec.experts > 0 ? static_cast<int>(copy) : -1;
         entry.init = spec.init;
         entry.decay = spec.decay;
+        entry.optimized = spec.optimized;
         offset += entry.size();
         layout.tensors.push_back(std::move(entry));
       }

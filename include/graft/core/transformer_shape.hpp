@@ -34,12 +34,23 @@ struct transformer_shape {
   bool tied = false;     // the head is the transposed embedding
   bool qk_norm = false;  // RMSNorm per head on queries and keys
   index_t experts = 0;   // E: 0 for a dense model
+  // Of a model with experts:
+  index_t shared_hidden = 0;  // hidden width of an expert that all tokens use, 0 for none
+  index_t first_dense = 0;    // so many blocks at the bottom are dense
+  index_t moe_period = 1;    // of the others, every moe_period-th has experts, counted so that block moe_period - 1 has
+  index_t dense_hidden = 0;  // hidden width of the dense blocks among them; 0: hidden
 
   bool operator==(const transformer_shape&) const = default;
 
   constexpr index_t query_width() const { return heads * head_dim; }
   constexpr index_t kv_width() const { return kv_heads * head_dim; }
   constexpr index_t qkv_width() const { return query_width() + 2 * kv_width(); }
+  // Whether a block has experts.
+  constexpr bool routed_block(index_t block) const {
+    return experts > 0 && block >= first_dense && (block + 1) % moe_period == 0;
+  }
+  // The hidden width of the feed-forward layer of a block that has none.
+  constexpr index_t dense_block_hidden() const { return dense_hidden > 0 ? dense_hidden : hidden; }
 };
 
 // Calls visit(name, value) for every size, with its name in messages. The one list of them: what compares or prints
@@ -63,6 +74,10 @@ void for_each_size(const transformer_shape& shape, Visit visit) {
   visit("tying of head and embedding", shape.tied);
   visit("QK-norm", shape.qk_norm);
   visit("number of experts", shape.experts);
+  visit("hidden width of the shared expert", shape.shared_hidden);
+  visit("number of dense blocks at the bottom", shape.first_dense);
+  visit("period of blocks with experts", shape.moe_period);
+  visit("hidden width of dense blocks", shape.dense_hidden);
 }
 
 // Errors: throws graft::error when a size is missing or two of them contradict each other.
@@ -82,6 +97,17 @@ inline void check_shape(const transformer_shape& shape) {
               "transformer_shape: rope scaling needs high_frequency_factor above low_frequency_factor, got ",
               shape.scaling.high_frequency_factor, " and ", shape.scaling.low_frequency_factor);
   GRAFT_CHECK(shape.experts >= 0, "transformer_shape: experts cannot be negative, got ", shape.experts);
+  GRAFT_CHECK(shape.shared_hidden >= 0 && shape.first_dense >= 0 && shape.moe_period >= 1 && shape.dense_hidden >= 0,
+              "transformer_shape: expected shared_hidden, first_dense and dense_hidden not to be negative and "
+              "moe_period at least 1, got ",
+              shape.shared_hidden, ", ", shape.first_dense, ", ", shape.dense_hidden, ", ", shape.moe_period);
+  GRAFT_CHECK(shape.experts > 0 || (shape.shared_hidden == 0 && shape.first_dense == 0 && shape.moe_period == 1 &&
+                                    shape.dense_hidden == 0),
+              "transformer_shape: shared_hidden, first_dense, moe_period and dense_hidden belong to a model with "
+              "experts, this one has none");
+  GRAFT_CHECK(shape.experts == 0 || shape.first_dense < shape.blocks,
+              "transformer_shape: expected fewer dense blocks at the bottom than blocks, got first_dense=",
+              shape.first_dense, ", blocks=", shape.blocks);
 }
 
 }  // namespace graft

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// config.json of the families Llama, Mixtral, Qwen3 and Qwen3-MoE. What graft does not compute is refused by name; keys
-// that mean nothing to a computation are passed over from a fixed list; any other key is an error.
+// config.json of the families Llama, Mixtral, Qwen3, Qwen3-MoE, Qwen2-MoE without biases and the first DeepSeekMoE, and
+// graft's own for what none of them computes. What graft does not compute is refused by name; keys that mean nothing to
+// a computation are passed over from a fixed list; any other key is an error.
 
 #include <filesystem>
 #include <string>
@@ -13,18 +14,12 @@
 #include <graft/core/error.hpp>
 #include <graft/core/transformer_shape.hpp>
 #include <graft/io/family/family.hpp>
+#include <graft/io/family/mixture_keys.hpp>
+#include <graft/io/family/model_config.hpp>
 #include <graft/io/file_dtype.hpp>
 #include <graft/io/json.hpp>
 
 namespace graft {
-
-struct model_config {
-  transformer_shape shape{};
-  index_t experts_per_token = 0;  // K, 0 for a dense model
-  index_t end_of_text = -1;       // id of the token that ends a text, -1 when the file names none or several
-
-  bool operator==(const model_config&) const = default;
-};
 
 namespace detail {
 
@@ -60,7 +55,7 @@ inline void refuse_other_computations(json_reader& config, const family_traits& 
   config.expect("partial_rotary_factor", 1);
   config.expect("pruned_heads", nlohmann::json::object());
   // Qwen's files carry a width that use_sliding_window switches off.
-  const bool unused_window = traits.qk_norm;
+  const bool unused_window = traits.qk_norm || traits.family == model_family::qwen2_moe;
   if (unused_window) {
     config.ignore({"sliding_window"});
   } else {
@@ -121,39 +116,41 @@ inline void read_rope_keys(json_reader& config, transformer_shape& shape, bool t
   GRAFT_CHECK(shape.rope_theta > 0, config.place(), ": expected \"rope_theta\" to be positive, got ", shape.rope_theta);
 }
 
-inline void read_mixture_keys(json_reader& config, const family_traits& traits, model_config& result) {
-  const bool old_name = config.find("num_experts") != nullptr;
-  const bool new_name = config.find("num_local_experts") != nullptr;
-  const char* key =
-      !new_name && (old_name || traits.family == model_family::qwen3_moe) ? "num_experts" : "num_local_experts";
-  result.shape.experts = config.positive(key);
-  if (old_name && new_name) config.expect("num_experts", result.shape.experts);
-  result.experts_per_token = config.positive("num_experts_per_tok");
-  GRAFT_CHECK(result.experts_per_token <= result.shape.experts, config.place(),
-              ": expected num_experts_per_tok <= ", key, ", got ", result.experts_per_token, " and ",
-              result.shape.experts);
-  if (traits.family != model_family::qwen3_moe) return;
-  // Absent means false in this family, and graft's router renormalises.
-  GRAFT_CHECK(config.flag_or("norm_topk_prob", false), config.place(),
-              ": expected \"norm_topk_prob\" to be true, got false");
-  config.expect("decoder_sparse_step", 1);
-  config.expect("mlp_only_layers", nlohmann::json::array());
-  config.ignore({"intermediate_size"});  // of dense layers, of which there are none
-}
+// Families that are well known, and what keeps graft from computing them.
+struct refused_family {
+  const char* model_type;
+  const char* reason;
+};
+inline constexpr refused_family refused_families[] = {
+    {"olmoe", "it normalises queries and keys over the whole vector, graft computes a norm for each head"},
+    {"flex_olmo", "it normalises queries and keys over the whole vector and the output of its layers"},
+    {"olmo2", "it normalises queries and keys over the whole vector and the output of its layers"},
+    {"qwen2", "its query, key and value projections have biases"},
+    {"deepseek_v2", "its attention is multi-head latent attention"},
+    {"deepseek_v3", "its attention is multi-head latent attention"},
+};
 
 }  // namespace detail
+
+// The family that a config.json is of.
+inline const family_traits& read_family(const nlohmann::json& root, const std::string& place) {
+  const std::string type = json_reader(root, place).text("model_type");
+  std::string known;
+  for (const family_traits& traits : all_families) {
+    if (type == traits.model_type) return traits;
+    known += (known.empty() ? "" : ", ") + std::string(traits.model_type);
+  }
+  for (const detail::refused_family& refused : detail::refused_families)
+    GRAFT_CHECK(type != refused.model_type, place, ": graft does not compute the model_type ", detail::in_quotes(type),
+                ": ", refused.reason);
+  detail::raise(place, ": expected a model_type of ", known, ", got ", detail::in_quotes(type));
+}
 
 // Errors: graft::error naming `place`, key, value and what was expected.
 inline model_config parse_config(const nlohmann::json& root, const std::string& place) {
   json_reader config(root, place);
-  const std::string type = config.text("model_type");
-  const family_traits* traits = nullptr;
-  std::string known;
-  for (const family_traits& candidate : all_families) {
-    if (type == candidate.model_type) traits = &candidate;
-    known += (known.empty() ? "" : ", ") + std::string(candidate.model_type);
-  }
-  GRAFT_CHECK(traits != nullptr, place, ": expected a model_type of ", known, ", got ", detail::in_quotes(type));
+  const family_traits& traits = read_family(root, place);
+  config.ignore({"model_type"});
 
   model_config result;
   transformer_shape& shape = result.shape;
@@ -161,17 +158,18 @@ inline model_config parse_config(const nlohmann::json& root, const std::string& 
   shape.width = config.positive("hidden_size");
   shape.blocks = config.positive("num_hidden_layers");
   shape.heads = config.positive("num_attention_heads");
-  shape.hidden = config.positive(traits->hidden_key);
+  const bool mixture = traits.family == model_family::graft ? config.find("num_experts") != nullptr : traits.mixture;
+  shape.hidden = config.positive(mixture ? traits.hidden_key : "intermediate_size");
   shape.positions = config.positive("max_position_embeddings");
   shape.norm_eps = config.number("rms_norm_eps");
   GRAFT_CHECK(shape.norm_eps >= 0, place, ": expected \"rms_norm_eps\" not to be negative, got ", shape.norm_eps);
   shape.tied = config.flag_or("tie_word_embeddings", false);
-  shape.qk_norm = traits->qk_norm;
+  shape.qk_norm = traits.family == model_family::graft ? config.flag_or("qk_norm", false) : traits.qk_norm;
   // Defaults that transformers has too. Where its classes differ from Llama's, the key must be there.
-  const bool is_llama = traits->family == model_family::llama;
+  const bool is_llama = traits.family == model_family::llama;
   shape.kv_heads =
       is_llama ? config.positive_or("num_key_value_heads", shape.heads) : config.positive("num_key_value_heads");
-  if (traits->family == model_family::qwen3 || config.find("head_dim") != nullptr) {
+  if (traits.family == model_family::qwen3 || config.find("head_dim") != nullptr) {
     shape.head_dim = config.positive("head_dim");
   } else {
     GRAFT_CHECK(shape.width % shape.heads == 0, place,
@@ -179,11 +177,11 @@ inline model_config parse_config(const nlohmann::json& root, const std::string& 
                 shape.width, " and ", shape.heads);
     shape.head_dim = shape.width / shape.heads;
   }
-  detail::read_rope_keys(config, shape, traits->family == model_family::mixtral);
-  if (traits->mixture) detail::read_mixture_keys(config, *traits, result);
+  detail::read_rope_keys(config, shape, traits.family == model_family::mixtral);
+  if (mixture) detail::read_mixture_keys(config, traits, result);
   const nlohmann::json* end_of_text = config.find("eos_token_id");
   if (end_of_text != nullptr && end_of_text->is_number_integer()) result.end_of_text = end_of_text->get<index_t>();
-  detail::refuse_other_computations(config, *traits);
+  detail::refuse_other_computations(config, traits);
   detail::ignore_harmless_keys(config);
   config.finish("which may change what the model computes and which graft does not know");
   try {
@@ -198,9 +196,9 @@ inline model_config read_config(const std::filesystem::path& path) {
   return parse_config(read_json_file(path), path.string());
 }
 
-// The contents of config.json for a model whose weights are saved as `dtype`. Keys that transformers 5 renamed are
-// written under both names.
-inline nlohmann::json config_to_json(const model_config& config, file_dtype dtype) {
+// The contents of config.json for a model of a family whose weights are saved as `dtype`. Keys that transformers 5
+// renamed are written under both names. Errors: a configuration that the family does not compute.
+inline nlohmann::json config_to_json(const model_config& config, file_dtype dtype, model_family family) {
   using nlohmann::json;
   const transformer_shape& shape = config.shape;
   check_shape(shape);
@@ -208,7 +206,13 @@ inline nlohmann::json config_to_json(const model_config& config, file_dtype dtyp
               "config_to_json: expected experts_per_token from 1 to the number of experts (0 when dense), got "
               "experts_per_token=",
               config.experts_per_token, ", experts=", shape.experts);
-  const family_traits& traits = family_of(shape);
+  GRAFT_CHECK((config.shared == shared_expert_mode::none) == (shape.shared_hidden == 0),
+              "config_to_json: expected a hidden width of the shared expert where there is one and only there, got ",
+              shape.shared_hidden, " for the mode ", name_of(config.shared));
+  const family_traits& traits = traits_of(family);
+  GRAFT_CHECK(computes(family, config), "config_to_json: models of the family ", traits.model_type,
+              " do not compute what this configuration says, expected one of the family ",
+              family_of(config).model_type);
   const char* dtype_name = dtype == file_dtype::bf16 ? "bfloat16" : dtype == file_dtype::f64 ? "float64" : "float32";
   json rope = {{"rope_type", "default"}};
   if (shape.scaling.factor != 1)
@@ -242,19 +246,20 @@ inline nlohmann::json config_to_json(const model_config& config, file_dtype dtyp
   rope["rope_theta"] = shape.rope_theta;
   result["rope_parameters"] = rope;
   result["intermediate_size"] = shape.hidden;
-  result[traits.hidden_key] = shape.hidden;
-  if (traits.family == model_family::llama) result["mlp_bias"] = false;
-  if (traits.qk_norm) result.update({{"use_sliding_window", false}, {"sliding_window", nullptr}});
-  if (traits.mixture)
-    result.update({{"num_experts_per_tok", config.experts_per_token}, {"output_router_logits", false}});
-  if (traits.family == model_family::mixtral)
-    result.update({{"num_local_experts", shape.experts}, {"sliding_window", nullptr}});
-  if (traits.family == model_family::qwen3_moe)
-    result.update({{"num_experts", shape.experts},
-                   {"norm_topk_prob", true},
-                   {"decoder_sparse_step", 1},
-                   {"mlp_only_layers", json::array()}});
+  if (shape.experts > 0) {
+    result[traits.hidden_key] = shape.hidden;
+    detail::write_mixture_keys(result, traits, config);
+  }
+  if (family == model_family::llama) result["mlp_bias"] = false;
+  if (family == model_family::graft) {
+    result["qk_norm"] = shape.qk_norm;
+  } else if (traits.qk_norm || family == model_family::qwen2_moe) {
+    result.update({{"use_sliding_window", false}, {"sliding_window", nullptr}});
+  }
   return result;
+}
+inline nlohmann::json config_to_json(const model_config& config, file_dtype dtype) {
+  return config_to_json(config, dtype, family_of(config).family);
 }
 
 }  // namespace graft

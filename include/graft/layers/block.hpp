@@ -9,21 +9,39 @@
 //
 // The last addition is left to the next block's first norm, which reads the stream anyway.
 
+#include <sstream>
+#include <string>
+
 #include <graft/layers/moe.hpp>
 #include <graft/layers/self_attention.hpp>
 #include <graft/layers/swiglu_ffn.hpp>
 #include <graft/ops/rms_norm.hpp>
+#include <graft/policies/options.hpp>
 
 namespace graft {
 
-// What stands in the place of a mixture in a dense model.
+// Concept of a Mixture: what stands in the place of dense feed-forward layers.
+//   present                              false for a dense model
+//   causal()                             whether a token's output is a function of it and earlier tokens
+//   template <class Leaf> parameters; specs(shape) -> parameters<parameter_spec>; check(shape)
+//   active_parameters(specs, shape, block)      how many of them one token uses, on average
+//   template <class Compute> saved; forward<Compute>, backward<Compute>      as of mixture below
+//   experts(shape), load(shape)          E whose load is counted (0: none) and what is counted of a layer
+//   selection_bias<Compute>(parameters of master weights) -> view of (E) or an absent one
+//   end_step<Compute>(context, parameters of master weights, load)           once after each optimizer step
+//   visit_options(mixture, visit)        visit(name, value) for each of its numbers
+//   name_of(mixture)                     what it is made of, as text, for the signature of a run
+// Models: mixture<R, B, L>, smear_mixture, peer_mixture, any_mixture<Compute>; no_mixture.
+
 struct no_mixture {
   static constexpr bool present = false;
+  static constexpr bool causal() { return true; }
   template <class Leaf>
   struct parameters {
     BOOST_HANA_DEFINE_STRUCT(parameters);
   };
-  constexpr parameters<parameter_spec> specs(const transformer_shape&) const { return {}; }
+  template <class Compute>
+  struct saved {};
   void check(const transformer_shape& shape) const {
     GRAFT_CHECK(shape.experts == 0, "dense_transformer: expected a shape without experts, got experts=", shape.experts);
   }
@@ -31,9 +49,67 @@ struct no_mixture {
 
 template <Router R, Balancer B, ExpertLayout L>
 struct mixture : moe_policies<R, B, L> {
+  using policies = moe_policies<R, B, L>;
   static constexpr bool present = true;
-  template <class Leaf>
-  using parameters = moe_parameters<Leaf>;
+  static constexpr bool causal() { return R::spec.causal && L::spec.causal; }
+  template <class Compute>
+  using saved = moe_saved<Compute, policies>;
+
+  constexpr index_t experts(const transformer_shape& shape) const { return this->layout.experts(shape); }
+  constexpr routing_load load(const transformer_shape& shape) const {
+    return {experts(shape) + R::spec.extra_logits, policies::slots};
+  }
+  // What the balancer keeps for the router of this layer: (E), or absent.
+  template <class Compute>
+  view<typename Compute::master, 1, typename Compute::space> selection_bias(
+      const typename policies::template parameters<typename Compute::gradient>& master) const {
+    return master.selection_bias.present() ? master.selection_bias.vector()
+                                           : view<typename Compute::master, 1, typename Compute::space>{};
+  }
+  // Balancers that keep a selection bias move it by the load of the step. No host synchronisation.
+  template <class Compute>
+  void end_step(typename Compute::context_type& context,
+                const typename policies::template parameters<typename Compute::gradient>& master,
+                view<typename Compute::master, 1, typename Compute::space> load) const {
+    if constexpr (detail::keeps_selection_bias<B>)
+      end_balance_step(context, this->balancer, master.selection_bias.vector(), load);
+  }
+
+  // Calls visit(name, value) for every option: "router.gate.jitter", "balancer.switch_loss.coefficient". Self is
+  // mixture or const mixture.
+  template <class Self, class Visit>
+  static void visit_options(Self& self, const Visit& visit) {
+    for_each_option(self.router, visit, "router.");
+    for_each_option(self.layout, visit, "layout.");
+    for_each_option(self.balancer, visit, "balancer.");
+  }
+  // Policies and their options, as text: "router=top_k/2 layout=routed balancer=all router.gate.stddev=0.02 ...".
+  static std::string name_of(const mixture& mixture) {
+    std::ostringstream text;
+    text.precision(17);
+    text << "router=" << R::name << '/' << policies::slots << " layout=" << L::name << " balancer=" << B::name;
+    visit_options(mixture, [&](const std::string& name, const auto& value) { text << ' ' << name << '=' << value; });
+    return text.str();
+  }
+
+  template <class Compute>
+  saved<Compute> forward(typename Compute::context_type& context,
+                         const typename policies::template parameters<typename Compute::weight>& weights,
+                         const routing_pass<typename Compute::master, typename Compute::space>& pass,
+                         view<const typename Compute::storage, 2, typename Compute::space> x,
+                         view<typename Compute::storage, 2, typename Compute::space> out) const {
+    return moe_forward<Compute, policies>(context, *this, weights, pass, x, out);
+  }
+  template <class Compute>
+  void backward(typename Compute::context_type& context,
+                const typename policies::template parameters<typename Compute::weight>& weights,
+                const typename policies::template parameters<typename Compute::gradient>& gradients,
+                const routing_pass<typename Compute::master, typename Compute::space>& pass,
+                const saved<Compute>& saved, view<const typename Compute::storage, 2, typename Compute::space> x,
+                view<typename Compute::storage, 2, typename Compute::space> d_x,
+                view<const typename Compute::storage, 2, typename Compute::space> d_out, double auxiliary_scale) const {
+    moe_backward<Compute, policies>(context, *this, weights, gradients, pass, saved, x, d_x, d_out, auxiliary_scale);
+  }
 };
 
 template <class Leaf, class Mixture>
@@ -44,17 +120,23 @@ struct block_parameters {
                            (mixture_parameters, block_sparse_moe));
 };
 
+// Whether block `block` has experts; otherwise its feed-forward layer is dense.
 template <class Mixture>
-constexpr block_parameters<parameter_spec, Mixture> block_specs(const transformer_shape& shape,
-                                                                const Mixture& mixture) {
+constexpr bool block_is_mixture(const transformer_shape& shape, index_t block) {
+  return Mixture::present && shape.routed_block(block);
+}
+
+template <class Mixture>
+constexpr block_parameters<parameter_spec, Mixture> block_specs(const transformer_shape& shape, const Mixture& mixture,
+                                                                index_t block) {
   block_parameters<parameter_spec, Mixture> specs;
   specs.input_layernorm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
   specs.self_attn = self_attention_specs(shape);
   specs.post_attention_layernorm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
-  if constexpr (Mixture::present)
+  if (!block_is_mixture<Mixture>(shape, block))
+    specs.mlp = swiglu_ffn_specs(shape.width, shape.dense_block_hidden());
+  else if constexpr (Mixture::present)
     specs.block_sparse_moe = mixture.specs(shape);
-  else
-    specs.mlp = swiglu_ffn_specs(shape);
   return specs;
 }
 
@@ -69,7 +151,7 @@ struct block_saved {
   view<T, 2, space> stream_ffn, normed_ffn;  // (T, D)
   view<M, 1, space> inverse_rms_ffn;         // (T)
   swiglu_ffn_saved<Compute> dense;
-  moe_saved<Compute> moe;
+  typename Mixture::template saved<Compute> moe;
 };
 
 // What every block of one pass is given.
@@ -78,8 +160,8 @@ struct block_pass {
   typename Compute::context_type& context;
   const transformer_shape& shape;
   view<const typename Compute::master, 2, typename Compute::space> rope;
-  index_t positions;  // S
-  index_t balance_groups;
+  index_t positions;                                                        // S
+  routing_pass<typename Compute::master, typename Compute::space> routing;  // of the block at hand
 };
 
 // The residual stream is stream + delta_in, both (T, D); stream and delta are replaced by this block's. delta_in is
@@ -114,11 +196,11 @@ block_saved<Mixture, Compute> block_forward(const block_pass<Compute>& pass, con
   add_rms_norm_forward(context, saved.stream_ffn, saved.normed_ffn, saved.inverse_rms_ffn, stream, delta,
                        weights.post_attention_layernorm.vector(), pass.shape.norm_eps);
   stream = saved.stream_ffn;
-  if constexpr (Mixture::present)
-    saved.moe =
-        moe_forward<Compute>(context, mixture, weights.block_sparse_moe, saved.normed_ffn, delta, pass.balance_groups);
-  else
+  if (!block_is_mixture<Mixture>(pass.shape, pass.routing.layer))
     saved.dense = swiglu_ffn_forward<Compute>(context, weights.mlp, saved.normed_ffn, delta);
+  else if constexpr (Mixture::present)
+    saved.moe =
+        mixture.template forward<Compute>(context, weights.block_sparse_moe, pass.routing, saved.normed_ffn, delta);
   return saved;
 }
 
@@ -134,12 +216,12 @@ void block_backward(const block_pass<Compute>& pass, const Mixture& mixture,
   auto& context = pass.context;
   workspace_scope scope(context);
   auto d_normed = context.template allocate<T>(d_stream.extent(0), d_stream.extent(1));
-  if constexpr (Mixture::present)
-    moe_backward<Compute>(context, mixture, weights.block_sparse_moe, gradients.block_sparse_moe, saved.moe,
-                          saved.normed_ffn, d_normed, d_stream, auxiliary_scale);
-  else
+  if (!block_is_mixture<Mixture>(pass.shape, pass.routing.layer))
     swiglu_ffn_backward<Compute>(context, weights.mlp, gradients.mlp, saved.dense, saved.normed_ffn, d_normed,
                                  d_stream);
+  else if constexpr (Mixture::present)
+    mixture.template backward<Compute>(context, weights.block_sparse_moe, gradients.block_sparse_moe, pass.routing,
+                                       saved.moe, saved.normed_ffn, d_normed, d_stream, auxiliary_scale);
   rms_norm_backward(context, d_stream, gradients.post_attention_layernorm.vector(), d_normed, saved.stream_ffn,
                     saved.inverse_rms_ffn, weights.post_attention_layernorm.vector(), accumulate::yes);
 

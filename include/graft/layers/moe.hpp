@@ -2,28 +2,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The mixture-of-experts layer: y = sum over the slots of a token of weight * FFN_expert(x).
+// The mixture-of-experts layer: y = sum over the slots of a token of weight * FFN_expert(x), and what a shared expert
+// gives.
 
 #include <cstdint>
 
 #include <graft/core/transformer_shape.hpp>
 #include <graft/layers/compute.hpp>
 #include <graft/layers/routing.hpp>
+#include <graft/layers/shared_expert.hpp>
 #include <graft/ops/permutation.hpp>
-#include <graft/ops/swiglu.hpp>
 #include <graft/policies/expert_layout/expert_layout.hpp>
+#include <graft/policies/experts/swiglu_experts.hpp>
+#include <graft/policies/gate/linear_gate.hpp>
 
 namespace graft {
 
-template <class Leaf>
-struct expert_parameters {
-  BOOST_HANA_DEFINE_STRUCT(expert_parameters, (Leaf, w13), (Leaf, w2));
-};
-
-// Named as in a Mixtral checkpoint: gate is the router; of each expert w1 is the gate, w3 up, w2 down.
-template <class Leaf>
+// Named as in a Mixtral checkpoint: gate is the router. selection_bias: what the balancer moves, absent when it has
+// none. shared_expert and its gate: absent when the layout has none.
+template <class Leaf, class Gate, class Experts>
 struct moe_parameters {
-  BOOST_HANA_DEFINE_STRUCT(moe_parameters, (Leaf, gate), (expert_parameters<Leaf>, experts));
+  using gate_parameters = typename Gate::template parameters<Leaf>;
+  using expert_parameters = typename Experts::template parameters<Leaf>;
+  BOOST_HANA_DEFINE_STRUCT(moe_parameters, (gate_parameters, gate), (Leaf, selection_bias),
+                           (expert_parameters, experts), (swiglu_ffn_parameters<Leaf>, shared_expert),
+                           (Leaf, shared_expert_gate));
 };
 
 // The policies of a mixture as one value. Their options travel with it.
@@ -32,86 +35,120 @@ struct moe_policies {
   using router_type = R;
   using balancer_type = B;
   using layout_type = L;
+  using gate_type = detail::gate_type<R>;
+  using experts_type = detail::experts_type<L>;
   static constexpr int slots = R::spec.experts_per_token;
+  static constexpr shared_expert_mode shared = L::spec.shared;
   static_assert(L::spec.experts == dynamic_experts || slots <= L::spec.experts,
                 "graft::moe_policies: the router selects more experts than the layout has. Lower K or add experts.");
-  static_assert(!B::spec.logit_gradients || R::spec.logit_gradients,
+  static_assert(!detail::pushes_on_logits<B> || R::spec.logits,
                 "graft::moe_policies: the balancer pushes on logits and the router has none. Use no_balancer or a "
                 "router with logits.");
+  static_assert(!detail::pushes_on_weights<B> || R::spec.logit_gradients,
+                "graft::moe_policies: the balancer pushes on the weights of the experts and those of this router have "
+                "no gradient. Use a balancer over scores or a router with logits.");
+  static_assert(!detail::keeps_selection_bias<B> || R::spec.selection_bias,
+                "graft::moe_policies: the balancer keeps a selection bias and the router does not read one. Use a "
+                "router with spec.selection_bias, such as sigmoid_top_k, or another balancer.");
+  template <class Leaf>
+  using parameters = moe_parameters<Leaf, gate_type, experts_type>;
 
   R router{};
   B balancer{};
   L layout{};
 
-  constexpr moe_parameters<parameter_spec> specs(const transformer_shape& shape) const {
-    const initializer into = initializer::normal(0.02);
-    const index_t experts = layout.experts(shape), hidden = layout.hidden(shape);
-    moe_parameters<parameter_spec> specs;
-    specs.gate = parameter_spec::matrix(role::router, experts, shape.width, into);
-    specs.experts.w13 =
-        parameter_spec::fused(role::ffn, {{"w1", hidden}, {"w3", hidden}}, shape.width, into).stacked(experts);
-    specs.experts.w2 = parameter_spec::matrix(role::ffn, shape.width, hidden, into).stacked(experts);
+  constexpr parameters<parameter_spec> specs(const transformer_shape& shape) const {
+    const index_t experts = layout.experts(shape);
+    parameters<parameter_spec> specs;
+    specs.gate = detail::gate_of(router).specs(shape, experts + R::spec.extra_logits);
+    if constexpr (detail::keeps_selection_bias<B>) specs.selection_bias = parameter_spec::state(role::router, experts);
+    specs.experts = detail::experts_of(layout).specs(shape.width, layout.hidden(shape), experts);
+    if constexpr (shared != shared_expert_mode::none)
+      specs.shared_expert = swiglu_ffn_specs(shape.width, shape.shared_hidden);
+    if constexpr (shared == shared_expert_mode::sigmoid_gated)
+      specs.shared_expert_gate =
+          parameter_spec::matrix(role::router, 1, shape.width, initializer::normal(linear_gate{}.stddev));
     return specs;
+  }
+  // Parameters of one such layer that a token uses.
+  constexpr double active_parameters(const parameters<parameter_spec>& specs, const transformer_shape& shape,
+                                     index_t block) const {
+    const double used = detail::slots_used(router, block, layout.experts(shape));
+    double count = 0;
+    for_each_leaf(specs, [&](const parameter_spec& spec) {
+      if (!spec.present()) return;
+      // Experts of different widths count as their mean. Every token meets the router's rows of all experts.
+      count += spec.experts > 0 && spec.kind != role::router
+                   ? used * static_cast<double>(spec.size()) / static_cast<double>(spec.experts)
+                   : static_cast<double>(spec.size());
+    });
+    return count;
   }
   void check(const transformer_shape& shape) const {
     GRAFT_CHECK(layout.experts(shape) >= slots,
                 "moe: expected experts_per_token <= experts, got experts_per_token=", slots,
                 ", experts=", layout.experts(shape));
+    detail::check_experts(router, layout.experts(shape));
     GRAFT_CHECK(L::spec.experts == dynamic_experts || L::spec.experts == shape.experts, "moe: the layout fixes ",
                 L::spec.experts, " experts, the shape has ", shape.experts);
+    GRAFT_CHECK((shared != shared_expert_mode::none) == (shape.shared_hidden > 0), "moe: the layout ", L::name,
+                shared != shared_expert_mode::none ? " has a shared expert, expected shared_hidden above 0, got "
+                                                   : " has no shared expert, expected shared_hidden=0, got ",
+                shape.shared_hidden);
   }
 };
 
-template <class Compute>
+template <class Compute, class Policies>
 struct moe_saved {
   using T = typename Compute::storage;
   using M = typename Compute::master;
   using space = typename Compute::space;
-  view<M, 2, space> logits;               // (T, E)
+  typename Policies::gate_type::template saved<Compute> gate;
+  view<M, 2, space> logits;               // (T, N); absent for a router that reads none
   view<std::int32_t, 2, space> selected;  // (T, K)
   view<M, 2, space> weights;              // (T, K)
   routing_statistics<M, space> statistics;
   dispatch_plan<space> plan;
-  view<T, 2, space> rows;     // (T K, D) tokens, grouped by expert
-  view<T, 2, space> gate_up;  // (T K, 2F)
-  view<T, 2, space> hidden;   // (T K, F)
-  view<T, 2, space> results;  // (T K, D)
+  view<T, 2, space> rows;  // (R, D) tokens, grouped by expert; R: rows of the plan
+  typename Policies::experts_type::template saved<Compute> experts;
+  shared_expert_saved<Compute> shared;  // absent when the layout has no shared expert
 };
 
-// out[t] = sum_k weights[t, k] FFN_{selected[t, k]}(x[t]).
-// Shapes: x, out (T, D). balance_groups: into how many runs of tokens the balancer's statistics are split.
+// out[t] = sum_k weights[t, k] FFN_{selected[t, k]}(x[t]); with a shared expert as shared_routed.hpp says.
+// Shapes: x, out (T, D). pass: where these tokens stand; pass.load and pass.loss are added to.
 template <class Compute, class Policies>
-moe_saved<Compute> moe_forward(typename Compute::context_type& context, const Policies& policies,
-                               const moe_parameters<typename Compute::weight>& weights,
-                               view<const typename Compute::storage, 2, typename Compute::space> x,
-                               view<typename Compute::storage, 2, typename Compute::space> out,
-                               index_t balance_groups) {
+moe_saved<Compute, Policies> moe_forward(
+    typename Compute::context_type& context, const Policies& policies,
+    const typename Policies::template parameters<typename Compute::weight>& weights,
+    const routing_pass<typename Compute::master, typename Compute::space>& pass,
+    view<const typename Compute::storage, 2, typename Compute::space> x,
+    view<typename Compute::storage, 2, typename Compute::space> out) {
   using T = typename Compute::storage;
   using M = typename Compute::master;
-  using space = typename Compute::space;
+  using router_type = typename Policies::router_type;
   constexpr int slots = Policies::slots;
-  const index_t tokens = x.extent(0), experts = weights.gate.rows, hidden = weights.experts.w2.columns;
-  moe_saved<Compute> saved;
-  saved.logits = context.template allocate<M>(tokens, experts);
+  const index_t tokens = x.extent(0), experts = pass.experts;
+  moe_saved<Compute, Policies> saved;
+  if constexpr (router_type::spec.logits) {
+    saved.logits = context.template allocate<M>(tokens, experts + router_type::spec.extra_logits);
+    saved.gate =
+        detail::gate_of(policies.router).template forward<Compute>(context, pass, weights.gate, saved.logits, x);
+  }
   saved.selected = context.template allocate<std::int32_t>(tokens, slots);
   saved.weights = context.template allocate<M>(tokens, slots);
-  gemm_nt(context, saved.logits, x, weights.gate.matrix(), accumulate::no);
-  route_forward(context, policies.router, saved.selected, saved.weights, saved.logits);
-  saved.statistics = measure_routing(context, saved.logits, saved.selected, balance_groups);
-  saved.plan = policies.layout.dispatch(
-      context, view<const std::int32_t, 1, space>(saved.selected.data, tokens * slots), experts, slots);
+  saved.statistics =
+      route_forward(context, policies.router, policies.balancer, pass, saved.selected, saved.weights, saved.logits);
+  saved.plan = policies.layout.dispatch(context, saved.selected, saved.weights, experts,
+                                        detail::filled_rows(policies.router, tokens, experts), pass.load);
 
-  saved.rows = context.template allocate<T>(tokens * slots, x.extent(1));
-  saved.gate_up = context.template allocate<T>(tokens * slots, 2 * hidden);
-  saved.hidden = context.template allocate<T>(tokens * slots, hidden);
-  saved.results = context.template allocate<T>(tokens * slots, x.extent(1));
+  saved.rows = context.template allocate<T>(saved.plan.rows(), x.extent(1));
   gather_tokens(context, saved.rows, x, saved.plan);
-  grouped_gemm_nt(context, saved.gate_up, saved.rows, weights.experts.w13.stacked(), saved.plan.offsets,
-                  accumulate::no);
-  swiglu_forward(context, saved.hidden, saved.gate_up, saved.plan.row_count());
-  grouped_gemm_nt(context, saved.results, saved.hidden, weights.experts.w2.stacked(), saved.plan.offsets,
-                  accumulate::no);
-  combine_rows(context, out, saved.results, saved.weights, saved.plan, accumulate::no);
+  saved.experts = detail::experts_of(policies.layout)
+                      .template forward<Compute>(context, weights.experts, saved.plan.offsets, saved.rows);
+  combine_rows(context, out, saved.experts.results, saved.weights, saved.plan, accumulate::no);
+  if constexpr (Policies::shared != shared_expert_mode::none)
+    saved.shared = shared_expert_forward<Policies::shared, slots, Compute>(context, weights.shared_expert,
+                                                                           weights.shared_expert_gate, pass, x, out);
   return saved;
 }
 
@@ -119,37 +156,38 @@ moe_saved<Compute> moe_forward(typename Compute::context_type& context, const Po
 // balancer's loss. Overwrites what was saved.
 template <class Compute, class Policies>
 void moe_backward(typename Compute::context_type& context, const Policies& policies,
-                  const moe_parameters<typename Compute::weight>& weights,
-                  const moe_parameters<typename Compute::gradient>& gradients, const moe_saved<Compute>& saved,
+                  const typename Policies::template parameters<typename Compute::weight>& weights,
+                  const typename Policies::template parameters<typename Compute::gradient>& gradients,
+                  const routing_pass<typename Compute::master, typename Compute::space>& pass,
+                  const moe_saved<Compute, Policies>& saved,
                   view<const typename Compute::storage, 2, typename Compute::space> x,
                   view<typename Compute::storage, 2, typename Compute::space> d_x,
                   view<const typename Compute::storage, 2, typename Compute::space> d_out, double auxiliary_scale) {
-  using T = typename Compute::storage;
   using M = typename Compute::master;
   workspace_scope scope(context);
-  const auto offsets = saved.plan.offsets;
-  const std::int32_t* row_count = saved.plan.row_count();
-
+  constexpr bool has_shared = Policies::shared != shared_expert_mode::none;
+  auto d_routed = d_out;
+  if constexpr (has_shared)
+    d_routed = shared_expert_backward<Policies::shared, Policies::slots, Compute>(
+        context, weights.shared_expert, weights.shared_expert_gate, gradients.shared_expert,
+        gradients.shared_expert_gate, pass, saved.shared, x, d_x, d_out);
   auto d_weights = context.template allocate<M>(saved.weights.extent(0), saved.weights.extent(1));
-  const auto d_results = saved.results;  // in place: a result is spent once its dot product with the gradient is known
-  combine_rows_backward(context, d_results, d_weights, d_out, saved.results, saved.weights, saved.plan);
-  if (gradients.experts.w2.present())
-    grouped_gemm_tn(context, gradients.experts.w2.stacked(), d_results, saved.hidden, offsets, accumulate::yes);
-  const auto d_hidden = saved.hidden;
-  grouped_gemm_nn(context, d_hidden, d_results, weights.experts.w2.stacked(), offsets, accumulate::no);
-  const auto d_gate_up = saved.gate_up;
-  swiglu_backward(context, d_gate_up, d_hidden, saved.gate_up, row_count);
-  if (gradients.experts.w13.present())
-    grouped_gemm_tn(context, gradients.experts.w13.stacked(), d_gate_up, saved.rows, offsets, accumulate::yes);
-  const auto d_rows = saved.results;  // (T K, D): free again
-  grouped_gemm_nn(context, d_rows, d_gate_up, weights.experts.w13.stacked(), offsets, accumulate::no);
-  combine_rows(context, d_x, d_rows, view<const M, 2, typename Compute::space>{}, saved.plan, accumulate::no);
+  // In place: a result is spent once its dot product with the gradient is known.
+  combine_rows_backward(context, saved.experts.results, d_weights, d_routed, saved.experts.results, saved.weights,
+                        saved.plan);
+  const auto d_rows = detail::experts_of(policies.layout)
+                          .template backward<Compute>(context, weights.experts, gradients.experts, saved.experts,
+                                                      saved.plan.offsets, saved.rows);
+  combine_rows(context, d_x, d_rows, view<const M, 2, typename Compute::space>{}, saved.plan,
+               has_shared ? accumulate::yes : accumulate::no);
 
-  auto d_logits = context.template allocate<T>(saved.logits.extent(0), saved.logits.extent(1));
-  route_backward(context, policies.router, policies.balancer, d_logits, saved.statistics, saved.logits, saved.selected,
-                 saved.weights, d_weights, auxiliary_scale);
-  gemm_nn(context, d_x, d_logits, weights.gate.matrix(), accumulate::yes);
-  if (gradients.gate.present()) gemm_tn(context, gradients.gate.matrix(), d_logits, x, accumulate::yes);
+  if constexpr (Policies::router_type::spec.logits) {
+    auto d_logits = context.template allocate<M>(saved.logits.extent(0), saved.logits.extent(1));
+    route_backward(context, policies.router, policies.balancer, pass, d_logits, saved.statistics, saved.logits,
+                   saved.selected, saved.weights, d_weights, auxiliary_scale);
+    detail::gate_of(policies.router)
+        .template backward<Compute>(context, pass, weights.gate, gradients.gate, saved.gate, d_logits, x, d_x);
+  }
 }
 
 }  // namespace graft

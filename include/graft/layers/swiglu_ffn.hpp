@@ -5,7 +5,6 @@
 // The dense feed-forward layer: FFN(x) = (silu(x W_gate^T) * (x W_up^T)) W_down^T.
 
 #include <graft/backend/arena.hpp>
-#include <graft/core/transformer_shape.hpp>
 #include <graft/layers/compute.hpp>
 #include <graft/ops/swiglu.hpp>
 
@@ -16,12 +15,11 @@ struct swiglu_ffn_parameters {
   BOOST_HANA_DEFINE_STRUCT(swiglu_ffn_parameters, (Leaf, gate_up_proj), (Leaf, down_proj));
 };
 
-constexpr swiglu_ffn_parameters<parameter_spec> swiglu_ffn_specs(const transformer_shape& shape) {
+constexpr swiglu_ffn_parameters<parameter_spec> swiglu_ffn_specs(index_t width, index_t hidden) {
   const initializer into = initializer::normal(0.02);
   swiglu_ffn_parameters<parameter_spec> specs;
-  specs.gate_up_proj =
-      parameter_spec::fused(role::ffn, {{"gate_proj", shape.hidden}, {"up_proj", shape.hidden}}, shape.width, into);
-  specs.down_proj = parameter_spec::matrix(role::ffn, shape.width, shape.hidden, into);
+  specs.gate_up_proj = parameter_spec::fused(role::ffn, {{"gate_proj", hidden}, {"up_proj", hidden}}, width, into);
+  specs.down_proj = parameter_spec::matrix(role::ffn, width, hidden, into);
   return specs;
 }
 

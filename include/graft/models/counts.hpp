@@ -14,19 +14,20 @@ constexpr index_t parameter_count(const transformer_shape& shape, const Mixture&
   return count_parameters(transformer_specs(shape, mixture));
 }
 
-// Parameters that one token uses: of the stacked experts only those of its slots.
+// Parameters that one token uses: of the experts of a block only those of its slots, on average where a router leaves
+// some empty.
 template <class Mixture = no_mixture>
 constexpr index_t active_parameter_count(const transformer_shape& shape, const Mixture& mixture = {}) {
   const auto specs = transformer_specs(shape, mixture);
-  index_t count = 0;
-  for_each_leaf(specs, [&](const parameter_spec& spec) {
-    if (!spec.present()) return;
-    if constexpr (Mixture::present)
-      count += spec.experts > 0 ? spec.size_per_expert() * Mixture::slots : spec.size();
-    else
-      count += spec.size();
-  });
-  return count;
+  double count = static_cast<double>(count_parameters(specs));
+  if constexpr (Mixture::present) {
+    for (index_t block = 0; block < shape.blocks; ++block) {
+      if (!block_is_mixture<Mixture>(shape, block)) continue;
+      const auto& experts = specs.model.layers[static_cast<std::size_t>(block)].block_sparse_moe;
+      count += mixture.active_parameters(experts, shape, block) - static_cast<double>(count_parameters(experts));
+    }
+  }
+  return static_cast<index_t>(count + 0.5);
 }
 
 struct flop_count {

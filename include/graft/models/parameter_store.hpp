@@ -36,6 +36,7 @@ class parameter_store {
     } else {
       weights_ = bind_parameters<Tree<typename Compute::weight>>(specs_, master_.view());
     }
+    master_views_ = bind_parameters<Tree<typename Compute::gradient>>(specs_, master_.view());
   }
 
   const Tree<parameter_spec>& specs() const { return specs_; }
@@ -44,6 +45,7 @@ class parameter_store {
   view<T, 1, space> narrow() const { return narrow_.view(); }  // empty where the precision has no narrow copy
   view<M, 1, space> gradients() const { return gradients_.view(); }
   const Tree<typename Compute::weight>& weights() const { return weights_; }
+  const Tree<typename Compute::gradient>& master_views() const { return master_views_; }
   const Tree<typename Compute::gradient>& gradient_views() const { return gradient_views_; }
 
   // Makes the narrow copy from the master weights. Needed after the master weights were written by anything but the
@@ -59,7 +61,10 @@ class parameter_store {
     gradients_ = {};  // gives the old memory back before the new is asked for
     gradients_ = buffer<M, space>(layout_.size);
     trainable_.assign(layout_.tensors.size(), true);
-    for (std::size_t i = 0; i < layout_.tensors.size(); ++i) trainable_[i] = !rule || rule(layout_.tensors[i]);
+    for (std::size_t i = 0; i < layout_.tensors.size(); ++i) {
+      const tensor_entry& tensor = layout_.tensors[i];
+      trainable_[i] = tensor.optimized && (!rule || rule(tensor));
+    }
     gradient_views_ = bind_parameters<Tree<typename Compute::gradient>>(specs_, gradients_.view());
     std::size_t tensor = 0;
     zip_leaves(specs_, gradient_views_, [&](const parameter_spec& spec, typename Compute::gradient& leaf) {
@@ -94,6 +99,7 @@ class parameter_store {
   buffer<T, space> narrow_;
   buffer<M, space> gradients_;
   Tree<typename Compute::weight> weights_;
+  Tree<typename Compute::gradient> master_views_;
   Tree<typename Compute::gradient> gradient_views_;
   std::vector<bool> trainable_;
 };

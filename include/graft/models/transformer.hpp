@@ -6,12 +6,15 @@
 // blocks, final norm, head. dense_transformer and moe_transformer are its two forms.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <graft/layers/block.hpp>
+#include <graft/models/layer_load.hpp>
 #include <graft/models/parameter_store.hpp>
 #include <graft/ops/embedding.hpp>
 #include <graft/ops/linear_cross_entropy.hpp>
@@ -39,7 +42,8 @@ constexpr transformer_parameters<parameter_spec, Mixture> transformer_specs(cons
   specs.model.embed_tokens =
       parameter_spec::matrix(role::embedding, shape.vocabulary, shape.width, initializer::normal(0.02));
   specs.model.layers.resize(static_cast<std::size_t>(shape.blocks));
-  for (auto& block : specs.model.layers) block = block_specs(shape, mixture);
+  for (index_t block = 0; block < shape.blocks; ++block)
+    specs.model.layers[static_cast<std::size_t>(block)] = block_specs(shape, mixture, block);
   specs.model.norm = parameter_spec::vector(role::norm, shape.width, initializer::ones());
   if (!shape.tied)
     specs.lm_head = parameter_spec::matrix(role::head, shape.vocabulary, shape.width, initializer::normal(0.02));
@@ -51,13 +55,14 @@ struct pass_options {
   double token_scale = 1.0;      // factor of the summed token losses: 1 / targets of the whole step gives their mean
   double auxiliary_scale = 1.0;  // factor of the balancers' losses: 1 / micro-batches of the step
   index_t balance_groups = 1;    // runs of tokens whose load is balanced separately
+  pass_position at{.training = true};
 };
 
 // What passes since the last clear added up to; see transformer::metrics.
 struct pass_metrics {
-  double loss_sum = 0;                // nats, over tokens with a target
-  double auxiliary_sum = 0;           // balancers' losses, summed over layers and passes
-  std::vector<double> expert_counts;  // (L, E) slots sent to each expert; empty for a dense model
+  double loss_sum = 0;           // nats, over tokens with a target
+  double auxiliary_sum = 0;      // balancers' losses, summed over layers and passes
+  std::vector<layer_load> load;  // of every block; counts are empty for a dense one
 };
 
 template <class Mixture, class Compute>
@@ -74,12 +79,14 @@ class transformer {
 
   // Parameters are zero until initialize() or until they are loaded into parameters().master(), followed by refresh().
   // The context must outlive the model.
-  transformer(context_type& context, const transformer_shape& shape, const Mixture& mixture = {})
+  transformer(context_type& context, const transformer_shape& shape) requires std::default_initializable<Mixture>
+      : transformer(context, shape, Mixture{}) {}
+  transformer(context_type& context, const transformer_shape& shape, const Mixture& mixture)
       : context_(&context),
         shape_(checked(shape, mixture)),
         mixture_(mixture),
         parameters_(transformer_specs(shape, mixture)),
-        metrics_(2 + shape.blocks * expert_count()),
+        metrics_(2 + shape.blocks * load_columns().size()),
         saved_(static_cast<std::size_t>(shape.blocks)) {}
 
   context_type& context() const { return *context_; }
@@ -94,8 +101,10 @@ class transformer {
 
   // Adds to the gradients those of
   //   token_scale * sum of cross entropies + auxiliary_scale * sum over layers of the balancer's loss
-  // and to the metrics. Shapes: inputs, targets (B, S); a target of -1 is none. Requires: parameters().set_trainable
-  // was called. No host synchronisation; no allocation after the first call with the same shapes.
+  // and to the metrics. Shapes: inputs, targets (B, S); a target of -1 is none. An input of -1 is padding and has no
+  // target; it must stand behind the tokens of its sequence, since attention masks the future alone. Padding is routed
+  // nowhere and in no statistics. Requires: parameters().set_trainable was called. No host synchronisation; no
+  // allocation after the first call with the same shapes.
   void forward_backward(view<const std::int32_t, 2, space> inputs, view<const std::int32_t, 2, space> targets,
                         const pass_options& options) {
     workspace_scope scope(*context_);
@@ -106,7 +115,7 @@ class transformer {
     GRAFT_CHECK(!parameters_.trainable().empty(),
                 "forward_backward: no gradients are allocated, call parameters().set_trainable first");
     const auto tokens = reshape(inputs, rows);
-    const block_pass<Compute> pass = make_pass(inputs.extent(1), options.balance_groups);
+    block_pass<Compute> pass = make_pass(inputs, options.balance_groups, options.at);
     const auto& weights = parameters_.weights();
     const auto& gradients = parameters_.gradient_views();
 
@@ -114,10 +123,10 @@ class transformer {
     auto delta = context_->template allocate<T>(rows, shape_.width);
     embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), tokens);
     for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
+      enter_block(pass, layer, true);
       saved_[layer] = block_forward<Mixture, Compute>(
           pass, mixture_, weights.model.layers[layer], stream,
           layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, true);
-      count_routing(layer);
     }
     auto last_stream = context_->template allocate<T>(rows, shape_.width);
     auto normed = context_->template allocate<T>(rows, shape_.width);
@@ -134,9 +143,11 @@ class transformer {
     const auto d_stream = normed;  // spent
     rms_norm_backward(*context_, d_stream, gradients.model.norm.vector(), d_normed, last_stream, inverse_rms,
                       weights.model.norm.vector(), accumulate::no);
-    for (std::size_t layer = saved_.size(); layer-- > 0;)
+    for (std::size_t layer = saved_.size(); layer-- > 0;) {
+      enter_block(pass, layer, false);
       block_backward<Mixture, Compute>(pass, mixture_, weights.model.layers[layer], gradients.model.layers[layer],
                                        saved_[layer], d_stream, options.auxiliary_scale);
+    }
     if (gradients.model.embed_tokens.present())
       embedding_backward(*context_, gradients.model.embed_tokens.matrix(), d_stream, tokens);
   }
@@ -152,10 +163,16 @@ class transformer {
 
   // logits (B, V) of the last position of every sequence. Shapes: inputs (B, S).
   void next_token_logits(view<M, 2, space> logits, view<const std::int32_t, 2, space> inputs) {
-    if constexpr (Mixture::present)
-      static_assert(
-          Mixture::router_type::spec.causal,
-          "graft::transformer: the router looks at later tokens, which generation does not have. Use a causal router.");
+    if constexpr (requires { std::bool_constant<Mixture::causal()>{}; })
+      static_assert(Mixture::causal(),
+                    "graft::transformer: the router or the layout looks at later tokens, which generation does not "
+                    "have. Use causal "
+                    "ones.");
+    else
+      GRAFT_CHECK(
+          mixture_.causal(),
+          "graft::transformer: the router or the layout looks at later tokens, which generation does not have. Use "
+          "causal ones");
     workspace_scope scope(*context_);
     view<T, 2, space> last = hidden_states(inputs).rows(inputs.extent(1) - 1, inputs.size());
     last.extents[0] = inputs.extent(0);
@@ -176,8 +193,30 @@ class transformer {
     pass_metrics result;
     result.loss_sum = static_cast<double>(values[0]);
     result.auxiliary_sum = static_cast<double>(values[1]);
-    result.expert_counts.assign(values.begin() + 2, values.end());
+    const routing_load at = load_columns();
+    for (index_t block = 0; block < shape_.blocks; ++block) {
+      layer_load load;
+      if (block_is_mixture<Mixture>(shape_, block) && at.columns > 0) {
+        const M* row = values.data() + 2 + block * at.size();
+        load.counts.assign(row, row + expert_count());
+        load.tokens = static_cast<double>(row[at.tokens()]);
+        load.empty_slots =
+            load.tokens * static_cast<double>(at.slots) - std::accumulate(load.counts.begin(), load.counts.end(), 0.0);
+        load.entropy_sum = static_cast<double>(row[at.entropy()]);
+        load.dropped_slots = static_cast<double>(row[at.dropped()]);
+      }
+      result.load.push_back(std::move(load));
+    }
     return result;
+  }
+
+  // Once after each optimizer step, before clear_metrics(): what balancers keep moves by the load of the step.
+  void end_step() {
+    if constexpr (Mixture::present)
+      for (std::size_t layer = 0; layer < saved_.size(); ++layer)
+        if (block_is_mixture<Mixture>(shape_, static_cast<index_t>(layer)))
+          mixture_.template end_step<Compute>(
+              *context_, parameters_.master_views().model.layers[layer].block_sparse_moe, load_of(layer));
   }
   void clear_metrics() { fill_zero(*context_, metrics_.view()); }
 
@@ -188,7 +227,9 @@ class transformer {
     return shape;
   }
 
-  block_pass<Compute> make_pass(index_t positions, index_t balance_groups) {
+  block_pass<Compute> make_pass(view<const std::int32_t, 2, space> inputs, index_t balance_groups,
+                                const pass_position& at) {
+    const index_t positions = inputs.extent(1);
     if (positions > rope_positions_) {
       const index_t wanted = std::max(positions, shape_.positions);
       const std::vector<M> table = rope_table<M>(shape_, wanted);
@@ -196,8 +237,30 @@ class transformer {
       copy_from_host(*context_, rope_.view(), table.data());
       rope_positions_ = wanted;
     }
+    routing_pass<M, space> routing;
+    routing.at = at;
+    routing.positions = positions;
+    routing.balance_groups = balance_groups;
+    routing.ids = reshape(inputs, inputs.size());
     return {*context_, shape_, view<const M, 2, space>(rope_.data(), rope_positions_, shape_.head_dim), positions,
-            balance_groups};
+            routing};
+  }
+
+  // What the routing of a block needs. count: whether its load and the balancer's loss are added to the metrics.
+  void enter_block(block_pass<Compute>& pass, std::size_t layer, bool count) {
+    pass.routing.layer = static_cast<index_t>(layer);
+    if constexpr (Mixture::present) {
+      pass.routing.experts = mixture_.experts(shape_);
+      if (block_is_mixture<Mixture>(shape_, pass.routing.layer))
+        pass.routing.selection_bias =
+            mixture_.template selection_bias<Compute>(parameters_.master_views().model.layers[layer].block_sparse_moe);
+      pass.routing.load = count ? load_of(layer) : view<M, 1, space>{};
+      pass.routing.loss = count ? metrics_.view().rows(1, 2) : view<M, 1, space>{};
+    }
+  }
+  view<M, 1, space> load_of(std::size_t layer) const {
+    const index_t size = load_columns().size(), first = 2 + static_cast<index_t>(layer) * size;
+    return metrics_.view().rows(first, first + size);
   }
 
   auto head(const tree<typename Compute::weight>& weights) const {
@@ -210,7 +273,7 @@ class transformer {
   // The normalised output of the last block, (B S, D), in the caller's workspace scope. Keeps nothing else.
   view<T, 2, space> hidden_states(view<const std::int32_t, 2, space> inputs) {
     const index_t rows = inputs.size();
-    const block_pass<Compute> pass = make_pass(inputs.extent(1), 1);
+    block_pass<Compute> pass = make_pass(inputs, 1, {});
     const auto& weights = parameters_.weights();
     auto normed = context_->template allocate<T>(rows, shape_.width);
     auto stream = context_->template allocate<T>(rows, shape_.width);
@@ -219,39 +282,34 @@ class transformer {
     embedding_forward(*context_, stream, weights.model.embed_tokens.matrix(), reshape(inputs, rows));
     for (std::size_t layer = 0; layer < saved_.size(); ++layer) {
       workspace_scope scope(*context_);
+      enter_block(pass, layer, true);
       saved_[layer] = block_forward<Mixture, Compute>(
           pass, mixture_, weights.model.layers[layer], stream,
           layer == 0 ? view<const T, 2, space>{} : view<const T, 2, space>(delta), delta, false);
-      count_routing(layer);
     }
     add_rms_norm_forward(*context_, stream, normed, inverse_rms, stream, delta, weights.model.norm.vector(),
                          shape_.norm_eps);
     return normed;
   }
 
-  // E of a layer, as the layout says; 0 for a dense model.
   index_t expert_count() const {
     if constexpr (Mixture::present)
-      return mixture_.layout.experts(shape_);
+      return mixture_.experts(shape_);
     else
       return 0;
   }
-
-  void count_routing(std::size_t layer) {
-    if constexpr (Mixture::present) {
-      const auto& statistics = saved_[layer].moe.statistics;
-      add_balance_loss(*context_, mixture_.balancer, statistics, metrics_.view().rows(1, 2));
-      const index_t first = 2 + static_cast<index_t>(layer) * expert_count();
-      add_column_sums<context_type, M>(*context_, metrics_.view().rows(first, first + expert_count()),
-                                       statistics.counts);
-    }
+  routing_load load_columns() const {
+    if constexpr (Mixture::present)
+      return mixture_.load(shape_);
+    else
+      return {0};
   }
 
   context_type* context_;
   transformer_shape shape_;
   Mixture mixture_;
   parameter_store<tree, Compute> parameters_;
-  buffer<M, space> metrics_;  // loss sum, auxiliary sum, (L, E) counts
+  buffer<M, space> metrics_;  // loss sum, auxiliary sum, (L) routing_load
   std::vector<block_saved<Mixture, Compute>> saved_;
   buffer<M, space> rope_;
   index_t rope_positions_ = 0;

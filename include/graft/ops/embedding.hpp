@@ -22,8 +22,13 @@ struct embedding_forward_row {
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t row) const {
-    const T* source = table.row(tokens[row]);
+    const std::int32_t token = tokens[row];
     T* target = out.row(row);
+    if (token < 0) {
+      group.for_each(out.extent(1), [&](index_t i) { target[i] = T(0.0f); });
+      return;
+    }
+    const T* source = table.row(token);
     group.for_each(out.extent(1), [&](index_t i) { target[i] = source[i]; });
   }
 };
@@ -48,8 +53,8 @@ struct embedding_backward_row {
 
 }  // namespace detail
 
-// out[t] = table[tokens[t]].
-// Shapes: out (T, D), table (V, D), tokens (T). Requires: 0 <= tokens[t] < V (checked where batches are made).
+// out[t] = table[tokens[t]], zeros where tokens[t] is -1 (padding).
+// Shapes: out (T, D), table (V, D), tokens (T). Requires: -1 <= tokens[t] < V (checked where batches are made).
 template <class Context, class T>
 void embedding_forward(Context& context, matrix_of<Context, T> out, const_matrix_of<Context, T> table,
                        const_vector_of<Context, std::int32_t> tokens) {
@@ -57,7 +62,7 @@ void embedding_forward(Context& context, matrix_of<Context, T> out, const_matrix
               detail::embedding_forward_row<T, typename Context::space>{out, table, tokens});
 }
 
-// d_table[v] += sum of d_out[t] over the t with tokens[t] == v, in the order of t.
+// d_table[v] += sum of d_out[t] over the t with tokens[t] == v, in the order of t. Padding (-1) is skipped.
 // Shapes: d_table (V, D), d_out (T, D), tokens (T). Cost: one stable counting sort and one pass over d_out.
 template <class Context, class Master, class T>
 void embedding_backward(Context& context, matrix_of<Context, Master> d_table, view<T, 2, typename Context::space> d_out,

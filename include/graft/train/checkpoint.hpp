@@ -22,7 +22,7 @@ namespace graft {
 namespace detail {
 
 // What two models of one size and one training may differ in: sizes that leave the count alone, policies and their
-// options, and which tensors are trained. A balancer is known by its loss at one point.
+// options, and which tensors are trained.
 template <class Model>
 std::string model_signature(Model& model) {
   using Mixture = typename Model::mixture_type;
@@ -34,10 +34,7 @@ std::string model_signature(Model& model) {
   for_each_size(model.shape(), [&](const char* what, const auto& value) { text << what << '=' << value << ' '; });
   text << "trained_tensors=" << std::hex << name_key(trained) << std::dec;
   if constexpr (Mixture::present) {
-    const double counts[] = {3, 1}, scores[] = {0.75, 0.25};
-    text << " router=" << Mixture::router_type::name << '/' << Mixture::slots
-         << " layout=" << Mixture::layout_type::name << " balancer=" << Mixture::balancer_type::name << '/'
-         << model.mixture().balancer.loss(balance_statistics<double>{counts, scores, 2.0, 2, 1, 4});
+    text << ' ' << Mixture::name_of(model.mixture());
   }
   return text.str();
 }
@@ -66,7 +63,7 @@ std::string run_signature(trainer<Model>& run, const std::string& data) {
   std::ostringstream text;
   text.precision(17);
   text << "steps=" << o.steps << " sequences=" << o.sequences << " positions=" << o.positions
-       << " micro_sequences=" << o.micro_sequences << " balance_groups=" << o.balance_groups
+       << " micro_sequences=" << o.micro_sequences << " balance_groups=" << o.balance_groups << " seed=" << o.seed
        << " learning_rate=" << o.learning_rate << " warmup_steps=" << o.warmup_steps << " decay=" << name_of(o.decay)
        << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1 << " beta2=" << o.optimizer.beta2
        << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay << " clip=" << o.optimizer.clip

@@ -5,6 +5,7 @@
 // Metrics of a run as JSON lines, one object per step. A resumed run first drops the lines of steps that it will
 // repeat, so that the file of a killed run ends as that of an undisturbed one.
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
@@ -38,17 +39,38 @@ class metrics_log {
          << ", \"auxiliary\": " << report.auxiliary << ", \"gradient_norm\": " << report.gradient_norm
          << ", \"learning_rate\": " << report.learning_rate << ", \"tokens\": " << report.tokens
          << ", \"seconds\": " << report.seconds;
-    if (!report.expert_counts.empty()) {
-      line << ", \"expert_counts\": [";
-      for (std::size_t i = 0; i < report.expert_counts.size(); ++i)
-        line << (i > 0 ? ", " : "") << report.expert_counts[i];
-      line << "]";
-    }
+    const bool routed = std::any_of(report.load.begin(), report.load.end(),
+                                    [](const layer_load& load) { return !load.counts.empty(); });
+    if (routed) write_load(line, report.load);
     out_ << line.str() << "}\n" << std::flush;
     GRAFT_CHECK(out_.good(), path_, ": writing failed: is the disk full");
   }
 
  private:
+  // An entry for each block with experts.
+  static void write_load(std::ostringstream& line, const std::vector<layer_load>& blocks) {
+    const auto list = [&](const char* key, const auto& value_of) {
+      line << ", \"" << key << "\": [";
+      bool first = true;
+      for (const layer_load& load : blocks) {
+        if (load.counts.empty()) continue;
+        line << (first ? "" : ", ");
+        value_of(load);
+        first = false;
+      }
+      line << "]";
+    };
+    list("load", [&](const layer_load& load) {
+      line << "[";
+      for (std::size_t i = 0; i < load.counts.size(); ++i) line << (i > 0 ? ", " : "") << load.counts[i];
+      line << "]";
+    });
+    list("max_violation", [&](const layer_load& load) { line << load.max_violation(); });
+    list("entropy", [&](const layer_load& load) { line << load.mean_entropy(); });
+    list("empty_slots", [&](const layer_load& load) { line << load.empty_slots; });
+    list("dropped_slots", [&](const layer_load& load) { line << load.dropped_slots; });
+  }
+
   // The number after "step": of a line, -1 when there is none.
   static index_t step_of(const std::string& line) {
     const std::string head = "{\"step\": ";

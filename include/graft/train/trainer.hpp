@@ -26,6 +26,7 @@ struct training_options {
   index_t positions = 256;      // S
   index_t micro_sequences = 0;  // sequences of one pass; 0: all at once
   index_t balance_groups = 1;   // per micro-batch
+  std::uint64_t seed = 0;       // of the noise that routers draw
   double learning_rate = 1e-3;
   index_t warmup_steps = 20;
   decay_form decay = decay_form::cosine;
@@ -44,11 +45,11 @@ struct step_report {
   double learning_rate = 0;
   double seconds = 0;
   index_t tokens = 0;
-  std::vector<double> expert_counts;  // (L, E)
+  std::vector<layer_load> load;  // of every block, over the whole step
 };
 
 // Source of batches: source.fill(step, inputs, targets) writes (sequences, positions) token ids of step `step` into two
-// host matrices, a function of the step alone; a target of -1 is none.
+// host matrices, a function of the step alone; a target of -1 is none, an input of -1 is padding.
 template <class Model>
 class trainer {
  public:
@@ -91,7 +92,8 @@ class trainer {
     source.fill(step_, inputs, targets);
     index_t target_count = 0;
     for (index_t i = 0; i < targets.size(); ++i) {
-      GRAFT_CHECK(inputs.data[i] >= 0 && inputs.data[i] < model_->shape().vocabulary &&
+      const bool padding = inputs.data[i] == -1 && targets.data[i] < 0;
+      GRAFT_CHECK((padding || inputs.data[i] >= 0) && inputs.data[i] < model_->shape().vocabulary &&
                       targets.data[i] < model_->shape().vocabulary,
                   "trainer: token ids must be below the vocabulary of ", model_->shape().vocabulary, ", got input ",
                   inputs.data[i], " and target ", targets.data[i], " in step ", step_);
@@ -111,7 +113,11 @@ class trainer {
                                all_targets.rows(pass * micro, (pass + 1) * micro),
                                {.token_scale = 1.0 / static_cast<double>(target_count),
                                 .auxiliary_scale = 1.0 / static_cast<double>(passes),
-                                .balance_groups = options_.balance_groups});
+                                .balance_groups = options_.balance_groups,
+                                .at = {.seed = options_.seed,
+                                       .step = step_,
+                                       .first_token = pass * micro * options_.positions,
+                                       .training = true}});
     }
     step_report report;
     report.step = step_;
@@ -121,11 +127,12 @@ class trainer {
     auto& parameters = model_->parameters();
     optimizer_.update(context, parameters.master(), parameters.narrow(), parameters.gradients(), report.learning_rate,
                       step_);
+    model_->end_step();
 
     pass_metrics metrics = model_->metrics();
     report.loss = metrics.loss_sum / static_cast<double>(target_count);
     report.auxiliary = metrics.auxiliary_sum / static_cast<double>(passes);
-    report.expert_counts = std::move(metrics.expert_counts);
+    report.load = std::move(metrics.load);
     report.gradient_norm = optimizer_.gradient_norm(context);
     report.tokens = options_.tokens_per_step();
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

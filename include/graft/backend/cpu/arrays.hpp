@@ -2,15 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Whole-array steps on the CPU: copies, scan, stable counting sort.
+// Whole-array steps on the CPU: copies, scan, stable counting sort, sort of rows.
 
 #include <algorithm>
+#include <compare>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include <graft/backend/cpu/context.hpp>
 #include <graft/backend/cpu/rows.hpp>
+#include <graft/backend/sort_key.hpp>
 
 namespace graft {
 
@@ -103,6 +106,42 @@ inline void counting_sort(context<cpu>& ctx,
   for (index_t i = 0; i < n; ++i)
     if (keys[i] >= 0) order[next[keys[i]]++] = static_cast<std::int32_t>(i);
   for (index_t i = offsets[bins]; i < n; ++i) order[i] = -1;
+}
+
+namespace detail {
+
+// A key and where it stood. No two of a row are equal, so that any sort is a stable one.
+template <class T>
+struct sort_entry {
+  sort_bits<T> key;
+  std::int32_t index;
+  friend auto operator<=>(const sort_entry&, const sort_entry&) = default;
+};
+
+}  // namespace detail
+
+// Stable sort of the indices of each row by its keys, the largest first: order(r, 0) is where the largest of row r is.
+// Shapes: order, keys (rows, n); keys may have any strides, order is contiguous. T: float or double.
+// Order: ties go to the lower index; both zeros are one key; NaN stands last. One row is one thread's.
+template <class T>
+void argsort_rows(context<cpu>& ctx, const matrix_view<std::int32_t, host_space>& order,
+                  const matrix_view<T, host_space>& keys) {
+  using key_type = std::remove_const_t<T>;
+  const index_t rows = keys.extent(0), n = keys.extent(1);
+  GRAFT_CHECK(order.extent(0) == rows && order.extent(1) == n,
+              "argsort_rows: expected order and keys of one shape, got ", order.extent(0), " x ", order.extent(1),
+              " and ", rows, " x ", n);
+  GRAFT_CHECK(order.contiguous(), "argsort_rows: expected a contiguous order, got one with strides");
+  GRAFT_CHECK(n < std::numeric_limits<std::int32_t>::max(), "argsort_rows: expected fewer than 2^31-1 keys a row, got ",
+              n);
+  workspace_scope scope(ctx);
+  const auto entries = ctx.template allocate<detail::sort_entry<key_type>>(rows, n);
+  launch_rows(ctx, rows, n, [=](serial_group&, index_t r) {
+    auto* row = entries.row(r);
+    for (index_t i = 0; i < n; ++i) row[i] = {detail::descending_bits(keys(r, i)), static_cast<std::int32_t>(i)};
+    std::sort(row, row + n);
+    for (index_t i = 0; i < n; ++i) order(r, i) = row[i].index;
+  });
 }
 
 }  // namespace graft

@@ -3,7 +3,7 @@
 #pragma once
 
 // Grouped products on CUDA: rows [offsets[e], offsets[e+1]) of x and dy belong to expert e, and offsets (E+1), which
-// ascend from 0, stay on the device. The host knows only the bound on the rows, x.extent(0), and launches as many
+// ascend, stay on the device. The host knows only the bound on the rows, x.extent(0), and launches as many
 // blocks as any offsets within it can need; each block finds its group by itself. Rows beyond offsets[E] are not
 // touched. A portable kernel for compute capability 8.0 and above (block_product.cuh).
 

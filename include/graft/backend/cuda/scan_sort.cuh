@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Scan and stable counting sort on CUDA: CUB's device-wide algorithms. This is the one header that includes them (they
-// cost 7 s of compile time). Temporary memory comes from the workspace and its size depends on shapes alone: nothing
-// waits for the device, and all of it can be captured in a CUDA graph.
+// Scan, stable counting sort and sort of rows on CUDA: CUB's device-wide algorithms. This is the one header that
+// includes them (they cost 7 s of compile time). Temporary memory comes from the workspace and its size depends on
+// shapes alone: nothing waits for the device, and all of it can be captured in a CUDA graph.
 
 #include <bit>
 #include <cstddef>
@@ -18,6 +18,7 @@
 #include <cub/device/device_scan.cuh>
 
 #include <graft/backend/cuda/rows.cuh>
+#include <graft/backend/sort_key.hpp>
 
 namespace graft {
 
@@ -70,6 +71,33 @@ struct bins_to_offsets {
     }
     offsets[b] = low;
   }
+};
+
+// Element i of all rows: its key as an integer, and i.
+template <class T>
+struct keys_to_bits {
+  matrix_view<const T, device_space> keys;
+  sort_bits<T>* bits;
+  std::int32_t* index;
+  GRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const index_t n = keys.extent(1);
+    bits[i] = descending_bits(keys(i / n, i % n));
+    index[i] = static_cast<std::int32_t>(i);
+  }
+};
+
+struct indices_to_rows {
+  const std::int32_t* index;
+  std::int32_t n;
+  std::uint32_t* row;
+  GRAFT_HOST_DEVICE void operator()(index_t i) const { row[i] = static_cast<std::uint32_t>(index[i] / n); }
+};
+
+// An index among all rows becomes one in its row.
+struct indices_in_rows {
+  std::int32_t n;
+  std::int32_t* index;
+  GRAFT_HOST_DEVICE void operator()(index_t i) const { index[i] %= n; }
 };
 
 struct mark_left_out {
@@ -133,6 +161,48 @@ inline void counting_sort(context<cuda>& ctx,
   });
   launch_elements(ctx, bins + 1, detail::bins_to_offsets{sorted.data, static_cast<std::int32_t>(n), offsets.data});
   launch_elements(ctx, n, detail::mark_left_out{sorted.data, last, order.data});
+}
+
+// Stable sort of the indices of each row by its keys, the largest first: order(r, 0) is where the largest of row r is.
+// Shapes: order, keys (rows, n); keys may have any strides, order is contiguous. T: float or double.
+// Order: ties go to the lower index; both zeros are one key; NaN stands last.
+// Cost: all rows are sorted together by key, then by row: one radix pass for each 8 bits of a key, and of the number of
+// rows.
+template <class T>
+void argsort_rows(context<cuda>& ctx, const matrix_view<std::int32_t, device_space>& order,
+                  const matrix_view<T, device_space>& keys) {
+  using key_type = std::remove_const_t<T>;
+  const index_t rows = keys.extent(0), n = keys.extent(1), count = rows * n;
+  GRAFT_CHECK(order.extent(0) == rows && order.extent(1) == n,
+              "argsort_rows: expected order and keys of one shape, got ", order.extent(0), " x ", order.extent(1),
+              " and ", rows, " x ", n);
+  GRAFT_CHECK(order.contiguous(), "argsort_rows: expected a contiguous order, got one with strides");
+  GRAFT_CHECK(count < std::numeric_limits<std::int32_t>::max(), "argsort_rows: expected fewer than 2^31-1 keys, got ",
+              count);
+  if (count == 0) return;
+  workspace_scope scope(ctx);
+  const auto sort_by = [&](auto* key, auto* sorted, const std::int32_t* from, std::int32_t* to, int bits) {
+    detail::run_cub(ctx, "cub::DeviceRadixSort::SortPairs", [&](void* memory, std::size_t& bytes) {
+      return cub::DeviceRadixSort::SortPairs(memory, bytes, key, sorted, from, to, static_cast<int>(count), 0, bits,
+                                             ctx.stream());
+    });
+  };
+  using bits_type = detail::sort_bits<key_type>;
+  const auto bits = ctx.allocate<bits_type>(count), sorted = ctx.allocate<bits_type>(count);
+  const auto index = ctx.allocate<std::int32_t>(count);
+  launch_elements(ctx, count, detail::keys_to_bits<key_type>{keys, bits.data, index.data});
+  if (rows == 1) {
+    sort_by(bits.data, sorted.data, index.data, order.data, static_cast<int>(8 * sizeof(bits_type)));
+    return;
+  }
+  const auto by_key = ctx.allocate<std::int32_t>(count);
+  const auto row = ctx.allocate<std::uint32_t>(count), sorted_row = ctx.allocate<std::uint32_t>(count);
+  sort_by(bits.data, sorted.data, index.data, by_key.data, static_cast<int>(8 * sizeof(bits_type)));
+  const auto width = static_cast<std::int32_t>(n);
+  launch_elements(ctx, count, detail::indices_to_rows{by_key.data, width, row.data});
+  sort_by(row.data, sorted_row.data, by_key.data, order.data,
+          static_cast<int>(std::bit_width(static_cast<std::uint32_t>(rows - 1))));
+  launch_elements(ctx, count, detail::indices_in_rows{width, order.data});
 }
 
 }  // namespace graft

@@ -20,7 +20,7 @@
 namespace graft {
 
 enum class expert_naming {
-  mixtral,  // block_sparse_moe.gate.weight, block_sparse_moe.experts.{e}.w1|w2|w3.weight
+  mixtral,  // block_sparse_moe.gate.weight, block_sparse_moe.experts.{e}.w1|w2|w3.weight; graft's own names too
   qwen,     // mlp.gate.weight, mlp.experts.{e}.gate_proj|down_proj|up_proj.weight
   fused     // mlp.gate.weight, mlp.experts.gate_up_proj [E, 2F, D] (gate rows first), mlp.experts.down_proj [E, D, F]
 };
@@ -33,17 +33,25 @@ struct tensor_location {
 };
 
 constexpr expert_naming naming_of(model_family family) {
-  return family == model_family::qwen3_moe ? expert_naming::qwen : expert_naming::mixtral;
+  return family == model_family::qwen3_moe || family == model_family::qwen2_moe || family == model_family::deepseek
+             ? expert_naming::qwen
+             : expert_naming::mixtral;
+}
+// What stands before the matrices of an expert that every token uses, where experts are not named as in Mixtral.
+constexpr std::string_view shared_expert_name(model_family family) {
+  return family == model_family::deepseek ? "shared_experts" : "shared_expert";
 }
 
 // Where a layout's tensor (a name as in Llama and Mixtral, its extents in `own`) lies in a file of this naming.
 inline tensor_location locate(const std::string& name, const std::vector<std::uint64_t>& own, expert_naming naming,
-                              index_t experts) {
+                              index_t experts, std::string_view shared_expert = "shared_expert") {
   const auto [layer, rest] = detail::split_layer(name);
   constexpr std::string_view head = "block_sparse_moe.";
   if (naming == expert_naming::mixtral || layer < 0 || !rest.starts_with(head)) return {name, 0, own};
   const std::string prefix = name.substr(0, name.size() - rest.size()) + "mlp.";
   const std::string_view tail = rest.substr(head.size());
+  if (constexpr std::string_view shared = "shared_expert."; tail.starts_with(shared))
+    return {prefix + std::string(shared_expert) + "." + std::string(tail.substr(shared.size())), 0, own};
   if (!tail.starts_with("experts.")) return {prefix + std::string(tail), 0, own};
 
   const auto numbered = detail::leading_number(tail.substr(std::string_view("experts.").size()));

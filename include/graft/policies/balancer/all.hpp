@@ -16,8 +16,12 @@ template <class Last>
 struct balancer_list<Last> {
   Last first{};
   template <class F>
-  GRAFT_HOST_DEVICE constexpr auto sum(const F& f) const {
-    return f(first);
+  GRAFT_HOST_DEVICE constexpr void for_each(const F& f) const {
+    f(first);
+  }
+  template <class F>
+  constexpr void for_each(const F& f) {
+    f(first);
   }
 };
 template <class First, class... Rest>
@@ -25,31 +29,40 @@ struct balancer_list<First, Rest...> {
   First first{};
   balancer_list<Rest...> rest{};
   template <class F>
-  GRAFT_HOST_DEVICE constexpr auto sum(const F& f) const {
-    return f(first) + rest.sum(f);
+  GRAFT_HOST_DEVICE constexpr void for_each(const F& f) const {
+    f(first);
+    rest.for_each(f);
+  }
+  template <class F>
+  constexpr void for_each(const F& f) {
+    f(first);
+    rest.for_each(f);
   }
 };
 }  // namespace detail
 
-template <Balancer... Balancers>
+// Each member keeps its own scope and coefficient: all<switch_loss, z_loss> b; b.balancers.first.coefficient = 0.1;
+template <SingleBalancer... Balancers>
 struct all {
   static_assert(sizeof...(Balancers) > 0, "graft::all: no balancer given. Use no_balancer for none.");
-  static constexpr balancer_spec spec{.logit_gradients = (Balancers::spec.logit_gradients || ...)};
+  static_assert((int{Balancers::spec.selection_bias} + ... + 0) <= 1,
+                "graft::all: more than one balancer keeps a selection bias. A router reads one, keep one of them.");
+  static constexpr bool is_balancer_list = true;
   static constexpr const char* name = "all";
 
   detail::balancer_list<Balancers...> balancers{};
 
-  template <class M>
-  GRAFT_HOST_DEVICE M loss(const balance_statistics<M>& group) const {
-    return balancers.sum([&](const auto& balancer) { return balancer.loss(group); });
+  template <class F>
+  GRAFT_HOST_DEVICE constexpr void for_each(const F& f) const {
+    balancers.for_each(f);
   }
-  template <class M>
-  GRAFT_HOST_DEVICE M d_mean_score(const balance_statistics<M>& group, index_t i) const {
-    return balancers.sum([&](const auto& balancer) { return balancer.d_mean_score(group, i); });
+  template <class F>
+  constexpr void for_each(const F& f) {
+    balancers.for_each(f);
   }
-  template <class M>
-  GRAFT_HOST_DEVICE M d_log_sum_exp(M lse) const {
-    return balancers.sum([&](const auto& balancer) { return balancer.d_log_sum_exp(lse); });
+  template <class Predicate>
+  static consteval bool any(Predicate pred) {
+    return (pred(Balancers::spec) || ...);
   }
 };
 

@@ -5,6 +5,7 @@
 // The router z-loss: keeps logits small, so that their softmax stays precise.
 
 #include <graft/policies/balancer/balancer.hpp>
+#include <graft/policies/options.hpp>
 
 namespace graft {
 
@@ -13,6 +14,8 @@ namespace graft {
 struct z_loss {
   static constexpr balancer_spec spec{.logit_gradients = true};
   static constexpr const char* name = "z_loss";
+
+  static constexpr auto options() { return std::tuple(option("coefficient", &z_loss::coefficient)); }
 
   double coefficient = 0.001;
 

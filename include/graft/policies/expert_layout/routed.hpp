@@ -22,11 +22,13 @@ struct routed_experts {
   }
   constexpr index_t hidden(const transformer_shape& shape) const { return shape.hidden; }
 
-  template <class Context>
+  template <class Context, class M>
   dispatch_plan<typename Context::space> dispatch(Context& context,
-                                                  const_vector_of<Context, std::int32_t> experts_of_slots,
-                                                  index_t experts, index_t slots) const {
-    return make_dispatch_plan(context, experts_of_slots, experts, slots);
+                                                  const view<std::int32_t, 2, typename Context::space>& selected,
+                                                  const view<M, 2, typename Context::space>&, index_t experts,
+                                                  index_t filled_rows,
+                                                  const view<M, 1, typename Context::space>&) const {
+    return make_dispatch_plan(context, reshape(selected, selected.size()), experts, selected.extent(1), filled_rows);
   }
 };
 
