@@ -30,21 +30,11 @@
 #include "common/results.hpp"
 #include "common/row.hpp"
 #include "common/training_flags.hpp"
+#include "common/variants.hpp"
 
 namespace {
 
 using namespace examples;
-
-void print_policies() {
-  const policy_lists lists = listed_policies();
-  const auto print = [](const char* flag, const std::vector<policy_line>& lines) {
-    std::printf("%s\n", flag);
-    for (const policy_line& line : lines) std::printf("  %-24s %s\n", line.name.c_str(), line.what.c_str());
-  };
-  print("--router NAME, with --experts-per-token K (NAME/K are compiled)", lists.routers);
-  print("--balancer NAME,NAME,... or none", lists.balancers);
-  print("--layout NAME", lists.layouts);
-}
 
 struct workflow_options {
   common_options common{};
@@ -133,11 +123,11 @@ class workflow {
       expert_names_.push_back(expert.name);
     const auto experts = static_cast<index_t>(expert_names_.size());
     variants_.push_back({"btx", options_.mixture, options_.experts_per_token});
-    for (const std::string& text : options_.compare) variants_.push_back(parse_variant(text));
+    for (const std::string& text : options_.compare) variants_.push_back(parse_variant(text, variants_.front()));
     // Before anything is trained: names, options and what does not go together.
     graft::transformer_shape shape = preset_.shape;
     shape.experts = experts;
-    for (const variant& each : variants_) {
+    for (const mixture_variant& each : variants_) {
       GRAFT_CHECK(each.experts_per_token <= experts, "--experts-per-token: expected at most ", experts,
                   ", the number of experts of the mixture, got ", each.experts_per_token);
       facts_of(names_of(nullptr, each.choice, experts, each.experts_per_token), shape);
@@ -228,33 +218,6 @@ class workflow {
     return command;
   }
 
-  // What one mixture of the table is made of.
-  struct variant {
-    std::string name;  // of the model
-    mixture_choice choice;
-    index_t experts_per_token;
-  };
-  // "sigmoid_top_k/2+loss_free_bias+sequence_loss"; without a number: --experts-per-token; without balancers: as
-  // --balancer.
-  variant parse_variant(const std::string& text) const {
-    variant result{"btx-" + text, options_.mixture, options_.experts_per_token};
-    std::replace(result.name.begin(), result.name.end(), '/', '-');
-    std::istringstream words(text);
-    std::string word;
-    std::getline(words, word, '+');
-    const auto slash = word.find('/');
-    result.choice.router = word.substr(0, slash);
-    if (slash != std::string::npos) {
-      const std::string number = word.substr(slash + 1);
-      GRAFT_CHECK(!number.empty() && number.find_first_not_of("0123456789") == std::string::npos && number.size() < 4,
-                  "--compare: expected ROUTER/K with a number K, got ", word);
-      result.experts_per_token = std::stoi(number);
-    }
-    if (words.peek() != std::istringstream::traits_type::eof()) result.choice.balancers.clear();
-    while (std::getline(words, word, '+')) result.choice.balancers.push_back(word);
-    return result;
-  }
-
   void write_mix(const graft::recipe& how, const std::string& name,
                  const std::vector<graft::branch_directory>& branches, const mixture_choice& choice,
                  index_t experts_per_token) const {
@@ -275,7 +238,7 @@ class workflow {
       branches.push_back({model(expert_name(domains_[domain])), domains_[domain].name, domains_[domain].name});
     if (does("soup")) write_mix(graft::soup_recipe, "soup", branches, {}, 1);
     if (!does("btx")) return;
-    for (const variant& each : variants_) {
+    for (const mixture_variant& each : variants_) {
       const std::string untrained = each.name + "-untrained";
       write_mix(graft::btx_recipe, untrained, branches, each.choice, each.experts_per_token);
       training_job btx = job(each.name, "btx", preset_.mix);
@@ -318,7 +281,7 @@ class workflow {
     if (does("soup")) names.emplace_back("soup");
     if (!options_.without_controls) names.insert(names.end(), {"dense-mix-tokens", "dense-all-tokens"});
     if (does("btx")) names.emplace_back("btx-untrained");
-    for (const variant& each : variants_) names.push_back(each.name);
+    for (const mixture_variant& each : variants_) names.push_back(each.name);
     for (const std::string& name : names) {
       std::cerr << ' ' << name << std::flush;
       table.rows.push_back(make_row(model(name), engine_->evaluate({model(name), held_out_data(domains_),
@@ -372,7 +335,7 @@ class workflow {
   std::vector<graft::corpus> domains_;
   std::vector<std::size_t> branched_;
   std::vector<std::string> trained_, expert_names_;
-  std::vector<variant> variants_;
+  std::vector<mixture_variant> variants_;
 };
 
 }  // namespace

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The laws of the concept Balancer (policies/balancer/balancer.hpp). A test of a balancer of your own:
+// The laws of the concept Balancer (policies/balancer/balancer.hpp), in one file of more than 400 lines, as one
+// include. A test of a balancer of your own:
 //
 //   #include "catch.hpp"
 //   #include "laws/balancer_laws.hpp"
