@@ -8,6 +8,7 @@
 #include <cmath>
 #include <set>
 
+#include <graft/io/safetensors.hpp>
 #include <graft/io/text_source.hpp>
 
 #include "program.hpp"
@@ -210,6 +211,29 @@ TEST_CASE("the complete workflow", "[slow]") {
   }
   check_results(json::parse(read(second / "results.json")), others);
   CHECK(left_behind(second) == words{});
+}
+
+TEST_CASE("mixtures of the same experts compared", "[slow]") {
+  const work_folder work;
+  const fs::path run = work / "run";
+  const std::string list = "switch_top_1/1+none,sigmoid_top_k/2+loss_free_bias,soft/4";
+  succeed("branch_train_mix", words{"--preset", "smoke", "--device", "cpu", "--threads", "1", "--methods", "btx",
+                                    "--without-controls", "--compare", list, "--out", run.string()} +
+                                  three_domains(work, 20000));
+  const json results = json::parse(read(run / "results.json"));
+  check_results(results, words{"seed"} + experts +
+                             words{"btx-untrained", "btx", "btx-switch_top_1-1+none",
+                                   "btx-sigmoid_top_k-2+loss_free_bias", "btx-soft-4"});
+  // Every expert for every token is balance, and the bias was moved.
+  CHECK(row_of(results, "btx-soft-4")["max_violation"].get<double>() == 0);
+  CHECK(row_of(results, "btx-soft-4")["parameters"]["active"] == row_of(results, "btx-soft-4")["parameters"]["total"]);
+  const graft::safetensors_file weights(run / "models" / "btx-sigmoid_top_k-2+loss_free_bias" / "model.safetensors");
+  std::vector<float> bias(4);
+  const graft::stored_tensor* tensor = weights.find("model.layers.0.block_sparse_moe.selection_bias.weight");
+  REQUIRE(tensor != nullptr);
+  weights.read(*tensor, bias.data());
+  CHECK(std::any_of(bias.begin(), bias.end(), [](float b) { return b != 0; }));
+  for (const float b : bias) CHECK(std::abs(b) <= 20.01e-3f);  // twenty steps of 0.001
 }
 
 TEST_CASE("a branch that fails leaves the others alone", "[slow]") {
