@@ -57,6 +57,8 @@ using adapted = with_experts<adapted_experts>;
 using lora = with_experts<lora_experts>;
 using mixed_width = with_experts<mixed_width_experts>;
 
-static_assert(ExpertLayout<adapted> && ExpertLayout<lora> && ExpertLayout<mixed_width>);
+static_assert(
+    ExpertLayout<adapted> && ExpertLayout<lora> && ExpertLayout<mixed_width>,
+    "graft::with_experts: it is not an ExpertLayout. See what policies/expert_layout/expert_layout.hpp asks for.");
 
 }  // namespace graft

@@ -68,6 +68,8 @@ struct adapted_experts {
     return {all.w13, all.w2};
   }
 };
-static_assert(Experts<adapted_experts>);
+static_assert(
+    Experts<adapted_experts>,
+    "graft::adapted_experts: it is not of the concept Experts. See what policies/experts/experts.hpp asks for.");
 
 }  // namespace graft

@@ -181,6 +181,7 @@ struct lora_experts {
                                                  static_cast<accumulator_t<T>>(factor)});
   }
 };
-static_assert(Experts<lora_experts>);
+static_assert(Experts<lora_experts>,
+              "graft::lora_experts: it is not of the concept Experts. See what policies/experts/experts.hpp asks for.");
 
 }  // namespace graft

@@ -194,6 +194,8 @@ struct mixed_width_experts {
     return offsets.rows(run.first, run.last + 1);
   }
 };
-static_assert(Experts<mixed_width_experts>);
+static_assert(
+    Experts<mixed_width_experts>,
+    "graft::mixed_width_experts: it is not of the concept Experts. See what policies/experts/experts.hpp asks for.");
 
 }  // namespace graft

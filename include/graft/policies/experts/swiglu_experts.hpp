@@ -76,7 +76,9 @@ struct swiglu_experts {
     return d_rows;
   }
 };
-static_assert(Experts<swiglu_experts>);
+static_assert(
+    Experts<swiglu_experts>,
+    "graft::swiglu_experts: it is not of the concept Experts. See what policies/experts/experts.hpp asks for.");
 
 namespace detail {
 

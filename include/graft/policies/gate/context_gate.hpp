@@ -157,6 +157,7 @@ struct basic_context_gate {
 
 using context_gate = basic_context_gate<mean_over::earlier>;
 using sequence_context_gate = basic_context_gate<mean_over::all>;
-static_assert(Gate<context_gate> && Gate<sequence_context_gate>);
+static_assert(Gate<context_gate> && Gate<sequence_context_gate>,
+              "graft::context_gate: it is not a Gate. See what policies/gate/gate.hpp asks for.");
 
 }  // namespace graft

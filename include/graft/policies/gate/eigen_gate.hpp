@@ -201,6 +201,6 @@ struct eigen_gate {
                   detail::retract_row<M, typename Compute::space>{basis, step});
   }
 };
-static_assert(Gate<eigen_gate>);
+static_assert(Gate<eigen_gate>, "graft::eigen_gate: it is not a Gate. See what policies/gate/gate.hpp asks for.");
 
 }  // namespace graft

@@ -101,7 +101,7 @@ struct linear_gate {
                 detail::jitter_row<T, M, typename Compute::space>{d_x, d_noisy, pass, jitter, true});
   }
 };
-static_assert(Gate<linear_gate>);
+static_assert(Gate<linear_gate>, "graft::linear_gate: it is not a Gate. See what policies/gate/gate.hpp asks for.");
 
 // What stands in the place of a gate for a router that reads no logits.
 struct no_gate {

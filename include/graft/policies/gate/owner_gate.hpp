@@ -126,6 +126,6 @@ struct owner_gate {
     return {view<const typename Compute::storage, 1, typename Compute::space>(weights.bias.data, weights.bias.experts)};
   }
 };
-static_assert(Gate<owner_gate>);
+static_assert(Gate<owner_gate>, "graft::owner_gate: it is not a Gate. See what policies/gate/gate.hpp asks for.");
 
 }  // namespace graft
