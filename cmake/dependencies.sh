@@ -25,7 +25,10 @@ build_packages=(
 )
 manual_packages=(manpages manpages-dev manpages-fr manpages-fr-dev)
 data_packages=("${manual_packages[@]}" metamath-databases)
-test_packages=(catch2 clang libomp-dev)
+test_packages=(
+  catch2 clang libomp-dev
+  libboost-context-dev    # the threads of the emulated CUDA device
+)
 
 say() { echo "$*" >&2; }
 

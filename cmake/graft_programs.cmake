@@ -52,10 +52,12 @@ if(GRAFT_SANITIZE)
   target_link_options(graft_programs INTERFACE "$<$<LINK_LANGUAGE:CXX>:${graft_sanitizers}>")
 endif()
 list(JOIN graft_flags "," graft_host_flags)
+# What nvcc leaves to the host compiler are launches and checks, which -O3 makes slower to compile and nothing else.
+set(GRAFT_CUDA_HOST_FLAGS "-O1" CACHE STRING "How the host's part of graft's own CUDA programs is compiled")
+mark_as_advanced(GRAFT_CUDA_HOST_FLAGS)
 target_compile_options(graft_programs INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${graft_flags}>"
-  # -O1 for what nvcc leaves to the host compiler: launches and checks, which -O3 makes slower to compile and nothing else.
-  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${graft_host_flags},-O1>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${graft_host_flags},${GRAFT_CUDA_HOST_FLAGS}>")
 
 # One program of each .cpp of the current folder, and a target that builds them all. Where there is a CUDA Toolkit, a .cu of the
 # same stem becomes part of its program. Files in the folder common/ are compiled once and linked into every program.

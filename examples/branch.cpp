@@ -8,6 +8,8 @@
 
 #include "common/data.hpp"
 #include "common/folder.hpp"
+#include "common/mixture_flags.hpp"
+#include "common/options.hpp"
 #include "common/progress.hpp"
 #include "common/training_flags.hpp"
 
@@ -35,7 +37,7 @@ int main(int argc, char** argv) {
   add_training_flags(app, job.training);
   add_mixture_flags(app, job.mixture);
 
-  return run_program(app, argc, argv, [&] {
+  return run_program(app, argc, argv, [&](rank_world& ranks) {
     const auto engine = make_engine(common.engine);
     GRAFT_CHECK(!domains.empty() || !token_files.empty(),
                 "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
@@ -44,8 +46,8 @@ int main(int argc, char** argv) {
       GRAFT_CHECK(tokenizer == "byte", from.string(),
                   ": expected a model of the byte tokenizer, got one of the tokenizer ", tokenizer,
                   "; its own tokens can be given with --tokens");
-      job.data =
-          training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));
+      job.data = training_data(ranks.in_turn(
+          [&] { return prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions); }));
     }
     for (const std::string& text : token_files) {
       const graft::domain_source named = parse_domain(text, "--tokens");

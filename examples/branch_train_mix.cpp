@@ -8,6 +8,8 @@
 //   build/bin/branch_train_mix --preset quick --out runs/quick
 //   build/bin/branch_train_mix --preset quick --methods all --out runs/all
 //   build/bin/branch_train_mix --domain law=~/law --domain code=~/src --out runs/mine
+//   srun --ntasks 8 build/bin/branch_train_mix --device cuda --preset full     # every model on 8 devices at once
+//   build/bin/branch_train_mix --device cuda --preset full --jobs 8            # branches side by side, a device each
 //
 // Above 400 lines: it is the one place where all stages follow each other.
 
@@ -20,13 +22,17 @@
 #include <sstream>
 #include <thread>
 
+#include <graft/io/default_domains.hpp>
 #include <graft/mix/model_directories.hpp>
 
 #include "common/assembling.hpp"
 #include "common/data.hpp"
 #include "common/discover.hpp"
+#include "common/folder.hpp"
 #include "common/methods.hpp"
+#include "common/mixture_flags.hpp"
 #include "common/mixtures.hpp"
+#include "common/options.hpp"
 #include "common/origin.hpp"
 #include "common/presets.hpp"
 #include "common/processes.hpp"
@@ -64,8 +70,9 @@ struct workflow_options {
 
 class workflow {
  public:
-  workflow(const workflow_options& options, fs::path program)
-      : options_(options),
+  workflow(const workflow_options& options, fs::path program, rank_world& ranks)
+      : ranks_(ranks),
+        options_(options),
         preset_(preset_named(options.preset_name)),
         program_(std::move(program)),
         engine_(make_engine(options.common.engine)) {
@@ -75,20 +82,27 @@ class workflow {
 
   int run() {
     const auto start = std::chrono::steady_clock::now();
+    GRAFT_CHECK(ranks_.size() == 1 || (options_.jobs == 1 && !ablates()), options_.jobs > 1 ? "--jobs" : "--ablation",
+                ": expected one process, got ", ranks_.size(), " ranks, which train each model together");
     const fs::path data = options_.out / "data";
-    const std::vector<graft::domain_source> sources =
-        domains_from(options_.domains, options_.discover, data, options_.common.seed, options_.common.engine.threads);
+    const std::vector<graft::domain_source> sources = ranks_.in_turn([&] {
+      return domains_from(options_.domains, options_.discover, data, options_.common.seed,
+                          options_.common.engine.threads);
+    });
     choose_branches(sources);
     const std::optional<graft::domain_source> cross = choose_cross(sources);
     std::cerr << "device " << engine_->device() << ", precision " << engine_->precision() << ", seed "
               << options_.common.seed << "\ndomains:" << std::endl;
-    domains_ = prepare_domains(sources, data, preset_.max_bytes, preset_.shape.positions);
-    if (cross) cross_ = prepare_domains({*cross}, data, preset_.max_bytes, preset_.shape.positions).front();
+    ranks_.in_turn([&] {
+      domains_ = prepare_domains(sources, data, preset_.max_bytes, preset_.shape.positions);
+      if (cross) cross_ = prepare_domains({*cross}, data, preset_.max_bytes, preset_.shape.positions).front();
+    });
 
     std::cerr << "training:" << std::endl;
     train_seed();
     if (!train_branches()) return 1;
     mix();
+    if (!ranks_.go_on_alone()) return 0;
     const double trained = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
     run_results results({*engine_, options_.out, options_.preset_name, preset_, options_.common.seed, domains_, cross_,
@@ -284,16 +298,23 @@ class workflow {
         try {
           train(branch);
         } catch (const std::exception& problem) {
+          if (ranks_.size() > 1) throw;
           failed.emplace_back(branch.label, problem.what());
         }
       }
     } else {
       std::vector<child_command> commands;
       for (const std::size_t domain : branched_) commands.push_back(branch_command(branch_job(domain)));
-      run_processes(commands, options_.jobs, [&](const child_command& command, int status) {
-        if (status == 0) std::cerr << command.label << " is trained" << std::endl;
-        if (status != 0) failed.emplace_back(command.label, failure_of(command, status));
-      });
+      run_processes(
+          commands, options_.jobs,
+          [&](const child_command& command, int status) {
+            if (status == 0) std::cerr << command.label << " is trained" << std::endl;
+            if (status != 0) failed.emplace_back(command.label, failure_of(command, status));
+          },
+          [devices = device_count(options_.common.engine.device)](child_command& command, int place) {
+            const auto device = std::find(command.words.begin(), command.words.end(), "--device");
+            if (devices > 1) device[1] = "cuda:" + std::to_string(place % devices);
+          });
       for (const std::size_t domain : branched_) trained_.push_back(expert_name(domains_[domain]));
     }
     for (const std::size_t domain : branched_) rows_.push_back(expert_name(domains_[domain]));
@@ -330,12 +351,13 @@ class workflow {
   }
 
   // ---- methods -----------------------------------------------------------------------------------
-  // One model failing leaves the others alone.
+  // One model failing leaves the others alone, but ends a run of several ranks: they must go on alike.
   template <class Work>
   void attempt(const std::string& name, Work work) {
     try {
       work();
     } catch (const std::exception& problem) {
+      if (ranks_.size() > 1) throw;
       failed_.emplace_back(name, problem.what());
       std::cerr << name << " is left out: " << problem.what() << std::endl;
       return;
@@ -371,7 +393,7 @@ class workflow {
 
   void mix() {
     if (!options_.without_controls) train_controls();
-    if (does("soup")) attempt("soup", [&] { mix_once(graft::soup_recipe, branches(), model("soup"), mixing()); });
+    if (does("soup")) attempt("soup", [&] { mix_in_turn(graft::soup_recipe, branches(), model("soup"), mixing()); });
     if (members_.size() >= 2) {
       if (does("btm")) forests();
       if (does("expert_routing")) routing();
@@ -386,6 +408,10 @@ class workflow {
     }
   }
 
+  void mix_in_turn(const graft::recipe& how, const std::vector<graft::branch_directory>& from, const fs::path& out,
+                   const graft::directory_mix_options& options) const {
+    ranks_.in_turn([&] { mix_once(how, from, out, options); });
+  }
   graft::directory_mix_options mixing() const {
     graft::directory_mix_options mix;
     mix.mix.seed = options_.common.seed;
@@ -423,7 +449,9 @@ class workflow {
     const auto add = [&](const std::string& name, index_t kept) {
       forest_policy policy;
       policy.posterior.kept = kept;
-      attempt(name, [&] { assemble_once(assembly_of("forest", "btm", card_of(policy), branches()), model(name)); });
+      attempt(name, [&] {
+        ranks_.in_turn([&] { assemble_once(assembly_of("forest", "btm", card_of(policy), branches()), model(name)); });
+      });
     };
     add("btm", 0);
     add("btm-top-1", 1);
@@ -447,7 +475,9 @@ class workflow {
     if (hub != members_.front()) return;  // the router's classes are in another order
     for (index_t experts = 1; experts + 1 < static_cast<index_t>(members_.size()) && experts <= 2; ++experts) {
       const std::string name = "bts-top-" + std::to_string(experts);
-      attempt(name, [&] { route_stitches_once(model("bts"), model("expert-routing"), experts, model(name)); });
+      attempt(name, [&] {
+        ranks_.in_turn([&] { route_stitches_once(model("bts"), model("expert-routing"), experts, model(name)); });
+      });
     }
   }
 
@@ -460,7 +490,7 @@ class workflow {
       cluster_policy policy;
       policy.file = fs::relative(fs::absolute(discovered_clusters(options_.out / "data")), fs::absolute(model("c-btm")))
                         .generic_string();
-      assemble_once(assembly_of("forest", "c_btm", card_of(policy), experts), model("c-btm"));
+      ranks_.in_turn([&] { assemble_once(assembly_of("forest", "c_btm", card_of(policy), experts), model("c-btm")); });
     });
   }
 
@@ -471,7 +501,7 @@ class workflow {
           mixing(names_of(nullptr, options_.mixture, experts, options_.experts_per_token));
       mix.experts = graft::cloned_experts(experts);
       const fs::path untrained = model("upcycling-untrained");
-      mix_once(graft::upcycle_recipe, {{model("seed"), "seed", ""}}, untrained, mix);
+      mix_in_turn(graft::upcycle_recipe, {{model("seed"), "seed", ""}}, untrained, mix);
       training_job result = job(name, "upcycling", preset_.mix);
       result.start = untrained;
       return result;
@@ -485,7 +515,7 @@ class workflow {
         graft::directory_mix_options mix =
             mixing(names_of(nullptr, each.choice, static_cast<index_t>(expert_names_.size()), each.experts_per_token));
         mix.experts = graft::parse_expert_planner(options_.experts);
-        mix_once(graft::btx_recipe, branches(), model(untrained), mix);
+        mix_in_turn(graft::btx_recipe, branches(), model(untrained), mix);
       };
       if (each.name == "btx") attempt(untrained, write);
       train_mix(each.name, [&](const std::string& name) {
@@ -516,7 +546,7 @@ class workflow {
       attention.adapters = adapters;
       mixture_names names = names_of(nullptr, choice, attention.experts, bam_.experts_per_token);
       names.attention = graft::card_of(attention);
-      mix_once(graft::bam_recipe, branches(), model(name + "-untrained"), mixing(names));
+      mix_in_turn(graft::bam_recipe, branches(), model(name + "-untrained"), mixing(names));
       training_job bam = job(trained_name, method, preset_.mix);
       bam.start = model(name + "-untrained");
       bam.mixture = {};
@@ -561,6 +591,7 @@ class workflow {
     return table;
   }
 
+  rank_world& ranks_;
   workflow_options options_;
   preset preset_;
   fs::path program_;
@@ -623,13 +654,14 @@ int main(int argc, char** argv) {
       "print routers, balancers, layouts, topologies and methods, and leave");
   app.add_flag("--without-seed", options.without_seed, "the seed is no expert of the mixture and not in the soup");
   app.add_flag("--without-controls", options.without_controls, "leave out the dense models of the same tokens");
-  app.add_option("--jobs", options.jobs, "branches trained at the same time, as processes")
+  app.add_option("--jobs", options.jobs,
+                 "branches trained at the same time, as processes; with several GPUs each has its own in turn")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, options.common);
-  return run_program(app, argc, argv, [&] {
+  return run_program(app, argc, argv, [&](rank_world& ranks) {
     if (options.out.empty()) options.out = fs::path("runs") / options.preset_name;
-    return workflow(options, fs::read_symlink("/proc/self/exe")).run();
+    return workflow(options, fs::read_symlink("/proc/self/exe"), ranks).run();
   });
 }

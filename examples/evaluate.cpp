@@ -6,9 +6,12 @@
 //   build/bin/evaluate --data data --domain code=~/src models/seed models/btx
 
 #include <algorithm>
+#include <iostream>
 #include <map>
 
 #include "common/data.hpp"
+#include "common/folder.hpp"
+#include "common/options.hpp"
 #include "common/results.hpp"
 #include "common/row.hpp"
 

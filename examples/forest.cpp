@@ -11,6 +11,7 @@
 
 #include "common/assembling.hpp"
 #include "common/data.hpp"
+#include "common/options.hpp"
 #include "common/progress.hpp"
 #include "common/training_flags.hpp"
 

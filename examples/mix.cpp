@@ -10,6 +10,7 @@
 #include <graft/io/attention_card.hpp>
 #include <graft/mix/model_directories.hpp>
 
+#include "common/mixture_flags.hpp"
 #include "common/options.hpp"
 #include "common/origin.hpp"
 

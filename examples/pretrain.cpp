@@ -4,8 +4,10 @@
 // pretrain: a new dense model from text. The seed of all that follows.
 //
 //   build/bin/pretrain --out models/seed --domain prose=~/text --domain code=~/src --steps 600
+//   torchrun --no-python --nproc-per-node 8 build/bin/pretrain --device cuda --out models/seed ...
 
 #include "common/data.hpp"
+#include "common/options.hpp"
 #include "common/progress.hpp"
 #include "common/training_flags.hpp"
 
@@ -43,14 +45,15 @@ int main(int argc, char** argv) {
   index_t max_bytes = 0;
   app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
 
-  return run_program(app, argc, argv, [&] {
+  return run_program(app, argc, argv, [&](rank_world& ranks) {
     const auto engine = make_engine(common.engine);
     job.label = "pretrain";
     job.method = "seed";
     job.seed = common.seed;
     job.shape.positions = job.training.positions;
     graft::check_shape(job.shape);
-    const auto prepared = prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions);
+    const auto prepared = ranks.in_turn(
+        [&] { return prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions); });
     job.data = training_data(prepared);
     progress_bar bar(job.label, job.training.steps);
     engine->train(job, std::ref(bar));

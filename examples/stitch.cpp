@@ -9,6 +9,7 @@
 
 #include "common/assembling.hpp"
 #include "common/data.hpp"
+#include "common/options.hpp"
 #include "common/progress.hpp"
 #include "common/stitch_flags.hpp"
 #include "common/training_flags.hpp"
@@ -33,7 +34,7 @@ int main(int argc, char** argv) {
   add_common_options(app, common);
   add_training_flags(app, job.training);
 
-  return run_program(app, argc, argv, [&] {
+  return run_program(app, argc, argv, [&](rank_world& ranks) {
     const auto engine = make_engine(common.engine);
     std::vector<graft::branch_directory> members;
     for (const std::string& text : texts) {
@@ -49,8 +50,8 @@ int main(int argc, char** argv) {
       GRAFT_CHECK(job.assembly->tokenizer.kind == "byte",
                   "expected models of the byte tokenizer, got some of the tokenizer ", job.assembly->tokenizer.kind,
                   "; their own tokens can be given with --tokens");
-      job.data =
-          training_data(prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions));
+      job.data = training_data(ranks.in_turn(
+          [&] { return prepare_domains(domains_from(domains), job.out / "data", max_bytes, job.training.positions); }));
     }
     for (const std::string& text : token_files) {
       const graft::domain_source named = parse_domain(text, "--tokens");

@@ -2,10 +2,11 @@
 # SPDX-FileCopyrightText: 2026 The graft authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing, builds everything into build/ and runs all tests, in two parts. The first is optimised, by g++: the
-# programs and their tests, the kernels (backend, ops) as their users compile them, CUDA, headers, what must not compile,
-# projects that use graft. The second, in build-asan/, is every CPU test with AddressSanitizer and UndefinedBehaviorSanitizer, by
-# clang. A test above the kernels is compiled once, with the sanitizers: compiling is most of the time.
+# Installs what is missing, builds everything and runs all tests, in two parts. The first, in build-tests/, is by g++: the
+# kernels (backend, ops) as their users compile them, the programs, CUDA (for the device, and emulated on the CPU), headers, what
+# must not compile, projects that use graft. The second, in build-asan/, is every CPU test with AddressSanitizer and
+# UndefinedBehaviorSanitizer, and the tests of the programs, by clang. Compiling is most of the time, so a test above the kernels
+# is compiled once, and the programs with -O1.
 # The last line counts the tests of both parts.
 set -uo pipefail
 
@@ -64,27 +65,29 @@ run_tests() {
   skipped=$((skipped + now_skipped))
 }
 
-# Where there is no GPU to run on, each architecture is compiled once: one by the programs, the other by the tests of CUDA.
-architectures=()
+# Where there is no GPU to run on, nvcc compiles the programs alone, in bf16; the tests of CUDA run on the emulated device.
+cuda=(-DGRAFT_CUDA=AUTO)
 if [ ! -e /dev/nvidia0 ]; then
-  architectures=(-DGRAFT_CUDA_ARCHITECTURES=90a-real -DGRAFT_TEST_CUDA_ARCHITECTURES=80-real)
+  cuda+=(-DGRAFT_TEST_CUDA=OFF -DGRAFT_CUDA_HOST_FLAGS=-O0 -DGRAFT_EXAMPLES_CUDA_FP32=OFF)
 fi
-configure build -DGRAFT_CUDA=AUTO -DCMAKE_BUILD_TYPE=Release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON \
-  -DGRAFT_BUILD_BENCHMARKS=ON "-DGRAFT_TEST_LAYERS=backend;ops;examples" "${architectures[@]}" || exit 1
-run_tests "tests" build
+at_once=-DGRAFT_TEST_FILES_AT_ONCE=4
+configure build-tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+  -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=OFF "-DGRAFT_TEST_LAYERS=backend;ops;emulated_cuda" "$at_once" "${cuda[@]}" || exit 1
+run_tests "tests" build-tests
 
 # Which GPU tests did not run, and why.
 gpu_cases=$(cat tests/cuda/*.cu 2> /dev/null | grep -cE '^(TEMPLATE_)?TEST_CASE')
-gpu_skipped=$(grep -c '<testcase name="cuda/.*status="notrun"' build/ctest.xml)
+gpu_skipped=$(grep -c '<testcase name="cuda/.*status="notrun"' build-tests/ctest.xml)
 gpu_line="the GPU tests ran"
-if [ ! -x build/bin/test_cuda ] && [ "$gpu_cases" -gt 0 ]; then
+if [ ! -x build-tests/bin/test_cuda ] && [ "$gpu_cases" -gt 0 ]; then
   skipped=$((skipped + gpu_cases))
-  gpu_line="$gpu_cases GPU tests skipped: no CUDA Toolkit to build them with"
+  gpu_line="$gpu_cases GPU tests ran on the emulated device alone: no GPU here"
 elif [ "$gpu_skipped" -gt 0 ]; then
-  gpu_line="$gpu_skipped GPU tests skipped: $(build/bin/test_cuda | sed -n 's/^skipped: //p')"
+  gpu_line="$gpu_skipped GPU tests ran on the emulated device alone: $(build-tests/bin/test_cuda | sed -n 's/^skipped: //p')"
 fi
 
-cmake --preset asan -DCMAKE_COMPILE_WARNING_AS_ERROR=ON || exit 1
+cmake --preset asan "$at_once" -DGRAFT_BUILD_BENCHMARKS=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "-DGRAFT_TEST_PROGRAM_DIR=$root/build-tests/bin" \
+  "-DGRAFT_TEST_LAYERS=core;backend;ops;policies;layers;models;io;mix;train;analysis;examples" || exit 1
 run_tests "sanitizers" build-asan
 
 echo

@@ -3,7 +3,7 @@
 #pragma once
 
 // The engine's work on assemblies: stitched models, forests and expert routing. assemblies_templates.hpp has it; it is
-// compiled in translation units of its own, beside the engines.
+// compiled with the engines.
 
 #include <functional>
 #include <string>

@@ -5,27 +5,18 @@
 // Domains as the programs take them: prepared once into token files in a folder, then read from there.
 
 #include <filesystem>
-#include <iostream>
-#include <set>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include <graft/io/corpus.hpp>
-#include <graft/io/default_domains.hpp>
 
 #include "common/engine.hpp"
-#include "common/options.hpp"
 
 namespace examples {
 
 // NAME=PATH texts, or the default domains when there are none.
-inline std::vector<graft::domain_source> domains_from(const std::vector<std::string>& texts) {
-  if (texts.empty()) return graft::default_domains();
-  std::vector<graft::domain_source> sources;
-  for (const std::string& text : texts) sources.push_back(parse_domain(text));
-  return sources;
-}
+std::vector<graft::domain_source> domains_from(const std::vector<std::string>& texts);
 
 // Removes the folders that were not there before, where they are empty still.
 class new_folders {
@@ -49,45 +40,12 @@ class new_folders {
 // Prepares every domain (or finds it prepared) and says what it has. positions: of the windows to train on, 0 when
 // there is no training. Errors: before anything is prepared, two domains of one name and paths without files; then
 // those of prepare_corpus, and too little text.
-inline std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources,
-                                                  const fs::path& folder, index_t max_bytes, index_t positions) {
-  std::set<std::string> names;
-  for (const graft::domain_source& source : sources) {
-    GRAFT_CHECK(names.insert(source.name).second, "--domain: expected domains of different names, got ", source.name,
-                " twice");
-    GRAFT_CHECK(source.name != "average",
-                "--domain: expected another name than average, which is a column of the table");
-    graft::walk_domain(source);
-  }
-  const new_folders cleared_when_empty(folder);
-  std::vector<graft::corpus> prepared;
-  for (const graft::domain_source& source : sources) {
-    prepared.push_back(graft::prepare_corpus(source, folder, {.max_bytes = max_bytes}));
-    const graft::corpus& domain = prepared.back();
-    std::cerr << "  " << graft::describe(domain) << std::endl;
-    const std::string place = "domain '" + source.name + "': " + source.path.string();
-    GRAFT_CHECK(positions == 0 || domain.train.tokens > positions, place, ": expected at least ", positions + 1,
-                " tokens to train on (a window of ", positions, " and the next), found ", domain.train.tokens);
-    GRAFT_CHECK(domain.held_out.bytes >= 2, place, ": expected at least 2 bytes of held-out text, found ",
-                domain.held_out.bytes);
-  }
-  return prepared;
-}
+std::vector<graft::corpus> prepare_domains(const std::vector<graft::domain_source>& sources, const fs::path& folder,
+                                           index_t max_bytes, index_t positions);
 
-inline std::vector<graft::weighted_tokens> training_data(const std::vector<graft::corpus>& domains,
-                                                         const std::vector<double>& weights = {}) {
-  std::vector<graft::weighted_tokens> data;
-  for (std::size_t i = 0; i < domains.size(); ++i) {
-    const double weight = weights.empty() ? 1.0 : weights[i];
-    if (weight > 0) data.push_back({domains[i].name, domains[i].train.path, weight});
-  }
-  return data;
-}
+std::vector<graft::weighted_tokens> training_data(const std::vector<graft::corpus>& domains,
+                                                  const std::vector<double>& weights = {});
 
-inline std::vector<held_out_domain> held_out_data(const std::vector<graft::corpus>& domains) {
-  std::vector<held_out_domain> data;
-  for (const graft::corpus& domain : domains) data.push_back({domain.name, domain.held_out.path});
-  return data;
-}
+std::vector<held_out_domain> held_out_data(const std::vector<graft::corpus>& domains);
 
 }  // namespace examples

@@ -4,7 +4,7 @@
 
 // What the programs do with models, whatever the device and precision: train, evaluate, generate, from folder to
 // folder. A folder holds a model or an assembly of models (graft/io/assembly.hpp). The templates behind it are compiled
-// once for each backend and precision (engine_cpu_bf16.cpp, assemblies_cpu_bf16.cpp and their kin).
+// once for each backend and precision (engine_cpu_bf16.cpp and its kin; most of what they share is parsed once).
 
 #include <cstdint>
 #include <filesystem>
@@ -100,13 +100,16 @@ class engine {
 };
 
 struct engine_options {
-  std::string device = "auto";     // auto, cpu, cuda
+  std::string device = "auto";     // auto, cpu, cuda, cuda:N; each of several ranks takes the device of its number
   std::string precision = "bf16";  // fp32, bf16
   int threads = 0;
 };
 
 // Errors: an unknown device or precision; --device cuda where there is none.
 std::unique_ptr<engine> make_engine(const engine_options& options);
+
+// How many devices a device name without a number leaves open: those that are here, of auto and cuda.
+int device_count(const std::string& device);
 
 // A short hexadecimal fingerprint of a text.
 std::string fingerprint(const std::string& text);

@@ -14,6 +14,6 @@ std::unique_ptr<engine> make_cpu_bf16_engine(const graft::context_options& optio
 std::unique_ptr<engine> make_cpu_fp32_engine(const graft::context_options& options);
 std::unique_ptr<engine> make_cuda_bf16_engine(const graft::context_options& options);
 std::unique_ptr<engine> make_cuda_fp32_engine(const graft::context_options& options);
-bool cuda_device_present();
+int cuda_device_count();
 
 }  // namespace examples

@@ -11,7 +11,6 @@
 namespace examples {
 
 using computing = graft::compute<graft::bf16, graft::cpu>;
-extern template struct model_work<computing, attention_mixture<computing>>;
 
 std::unique_ptr<engine> make_cpu_bf16_engine(const graft::context_options& options) {
   return std::make_unique<backend_engine<computing>>(options);

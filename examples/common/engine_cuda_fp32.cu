@@ -5,21 +5,18 @@
 
 #include <graft/backend/cuda/cuda.cuh>
 
+#include "common/all_mixtures.hpp"
 #include "common/engine_choice.hpp"
 #include "common/engine_templates.hpp"
+#include "common/ranks_cuda.cuh"
 
 namespace examples {
 
 using computing = graft::compute<graft::fp32, graft::cuda>;
-extern template struct model_work<computing, attention_mixture<computing>>;
+template graft::any_mixture<computing> make_mixture(const mixture_names&);
 
 std::unique_ptr<engine> make_cuda_fp32_engine(const graft::context_options& options) {
   return std::make_unique<backend_engine<computing>>(options);
-}
-
-bool cuda_device_present() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
 }
 
 }  // namespace examples

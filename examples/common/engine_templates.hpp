@@ -3,14 +3,13 @@
 #pragma once
 
 // The engine for one backend and precision: looks at what a folder holds and has the work done for that kind of model.
-// Models with attention experts and assemblies are compiled apart (assemblies_cpu_bf16.cpp and its kin).
 
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "common/assemblies.hpp"
+#include "common/assemblies_templates.hpp"
 #include "common/model_work.hpp"
 
 namespace examples {

@@ -5,81 +5,13 @@
 // Evaluations kept as files: a run that is given again finds them, numbers and times as they were.
 
 #include <filesystem>
-#include <sstream>
-#include <string>
-#include <vector>
-
-#include <nlohmann/json.hpp>
-
-#include <graft/io/atomic_file.hpp>
-#include <graft/io/json.hpp>
-#include <graft/io/token_file.hpp>
 
 #include "common/engine.hpp"
-#include "common/folder.hpp"
 
 namespace examples {
 
-namespace detail {
-
-inline nlohmann::json to_json(const graft::evaluation& e) {
-  nlohmann::json load = nlohmann::json::array();
-  for (const graft::layer_load& block : e.load)
-    load.push_back({{"counts", block.counts},
-                    {"empty_slots", block.empty_slots},
-                    {"dropped_slots", block.dropped_slots},
-                    {"tokens", block.tokens},
-                    {"entropy_sum", block.entropy_sum}});
-  return {{"nats", e.nats}, {"tokens", e.tokens}, {"bytes", e.bytes}, {"seconds", e.seconds}, {"load", load}};
-}
-
-inline graft::evaluation parse_evaluation(const nlohmann::json& root) {
-  graft::evaluation e;
-  e.nats = root.at("nats");
-  e.tokens = root.at("tokens");
-  e.bytes = root.at("bytes");
-  e.seconds = root.at("seconds");
-  for (const nlohmann::json& each : root.at("load")) {
-    graft::layer_load block;
-    block.counts = each.at("counts").get<std::vector<double>>();
-    block.empty_slots = each.at("empty_slots");
-    block.dropped_slots = each.at("dropped_slots");
-    block.tokens = each.at("tokens");
-    block.entropy_sum = each.at("entropy_sum");
-    e.load.push_back(std::move(block));
-  }
-  return e;
-}
-
-}  // namespace detail
-
 // Evaluates a model, or finds that this was done: FILE holds the result of one job, of one model by the signature in
 // its graft.json. A file that is of another job or cannot be read is replaced.
-inline evaluation_result evaluate_once(engine& engine, const evaluation_job& job, const fs::path& file) {
-  std::ostringstream text;
-  text << origin_value(origin_of(job.model), job.model, "signature", std::string("unknown")) << ' ' << job.positions
-       << ' ' << job.max_tokens << ' ' << engine.device() << ' ' << engine.precision();
-  for (const held_out_domain& domain : job.domains)
-    text << ' ' << domain.name << ' ' << graft::token_file(domain.path).size();
-  const std::string key = text.str();
-  try {
-    if (fs::exists(file)) {
-      const nlohmann::json root = graft::read_json_file(file);
-      if (root.at("job") == key) {
-        evaluation_result result;
-        for (const nlohmann::json& each : root.at("domains")) result.domains.push_back(detail::parse_evaluation(each));
-        result.peak_bytes = root.at("peak_memory_bytes");
-        if (result.domains.size() == job.domains.size()) return result;
-      }
-    }
-  } catch (const graft::error&) {
-  } catch (const nlohmann::json::exception&) {}
-  const evaluation_result result = engine.evaluate(job);
-  nlohmann::json root = {{"job", key}, {"peak_memory_bytes", result.peak_bytes}, {"domains", nlohmann::json::array()}};
-  for (const graft::evaluation& each : result.domains) root["domains"].push_back(detail::to_json(each));
-  fs::create_directories(file.parent_path());
-  graft::write_file(file, root.dump(1) + "\n");
-  return result;
-}
+evaluation_result evaluate_once(engine& engine, const evaluation_job& job, const fs::path& file);
 
 }  // namespace examples

@@ -9,7 +9,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -27,37 +26,18 @@
 namespace examples {
 
 // The last name of a path, with or without a slash after it: "seed" of "models/seed/".
-inline std::string folder_name(const std::filesystem::path& folder) {
-  const std::filesystem::path whole = std::filesystem::absolute(folder).lexically_normal();
-  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
-}
+std::string folder_name(const std::filesystem::path& folder);
 
 // Whether there is a whole model at this place, one of its own or one that is put together of others.
-inline bool holds_model(const std::filesystem::path& folder) {
-  return std::filesystem::exists(folder / "config.json") || graft::is_assembly(folder);
-}
+bool holds_model(const std::filesystem::path& folder);
 
 // What graft.json says of the origin of either, nothing where there is none.
-inline nlohmann::json origin_of(const graft::model_info& info) {
-  return info.card ? info.card->provenance : nlohmann::json::object();
-}
-inline nlohmann::json origin_of(const std::filesystem::path& folder) {
-  return graft::is_assembly(folder) ? graft::load_assembly_info(folder).card.provenance
-                                    : origin_of(graft::load_model_info(folder));
-}
+nlohmann::json origin_of(const graft::model_info& info);
+nlohmann::json origin_of(const std::filesystem::path& folder);
 
 // The tokenizer of either, and how many positions it is meant for: of an assembly those that every member is.
-inline graft::tokenizer_card tokenizer_of(const std::filesystem::path& folder) {
-  return graft::is_assembly(folder) ? graft::load_assembly_info(folder).card.tokenizer
-                                    : graft::load_model_info(folder).tokenizer;
-}
-inline graft::index_t positions_of(const std::filesystem::path& folder) {
-  if (!graft::is_assembly(folder)) return graft::load_model_info(folder).config.shape.positions;
-  graft::index_t fewest = 0;
-  for (const graft::model_info& member : graft::load_assembly_info(folder).members)
-    fewest = fewest == 0 ? member.config.shape.positions : std::min(fewest, member.config.shape.positions);
-  return fewest;
-}
+graft::tokenizer_card tokenizer_of(const std::filesystem::path& folder);
+graft::index_t positions_of(const std::filesystem::path& folder);
 
 // A value of an origin, or `otherwise` where it says nothing. place: the folder.
 // Errors: a value of another type than that of `otherwise`.

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The layouts on the CPU in bf16, the way to all mixtures there, and what the programs say of them without
-// a device.
+// The mixtures on the CPU in bf16, but for the second part of the routers (more_routers_cpu_bf16.cpp), and what the
+// programs say of mixtures without a device.
 
 #include <graft/backend/cpu/cpu.hpp>
 #include <graft/io/attention_card.hpp>
@@ -14,8 +14,6 @@ namespace examples {
 
 using host = graft::compute<graft::bf16, graft::cpu>;
 
-extern template std::optional<graft::any_mixture<host>> make_routed<host, router_part::first>(const mixture_names&,
-                                                                                              std::string&);
 extern template std::optional<graft::any_mixture<host>> make_routed<host, router_part::second>(const mixture_names&,
                                                                                                std::string&);
 template graft::any_mixture<host> make_mixture(const mixture_names&);

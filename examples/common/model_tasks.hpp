@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "common/engine.hpp"
 #include "common/folder.hpp"
 #include "common/peak_memory.hpp"
+#include "common/ranks.hpp"
 #include "common/traces.hpp"
 
 namespace examples {
@@ -97,12 +99,15 @@ struct training_start {
 
 // Trains to the end, or finds the result, or continues from a checkpoint. save(values, provenance) writes job.out;
 // after(report) sees every step. Returns the provenance. Errors: job.out holds the model of another run.
+// Ranks: all train; rank 0 alone writes and observes.
 template <class Model, class Save>
 nlohmann::json train_model(Model& model, const training_start& start, const training_job& job,
                            const graft::trainable_rule& rule, const observe_step& observe, const Save& save) {
   using Compute = typename Model::compute_type;
   described_batches data(job, model.shape().vocabulary, start.members);
-  graft::trainer<Model> run(model, job.training, rule);
+  rank_world& ranks = rank_world::current();
+  const auto& exchange = ranks.exchange<typename Compute::backend>();
+  graft::trainer<Model, std::remove_cvref_t<decltype(exchange)>> run(model, job.training, rule, exchange);
   const std::string signature_text = graft::run_signature(run, data.description());
   const std::string signature = fingerprint(signature_text);
   // Also what a killed process may have left: after the model is written, before this is done.
@@ -120,13 +125,21 @@ nlohmann::json train_model(Model& model, const training_start& start, const trai
     remove_checkpoint();
     return found;
   };
-  if (const auto found = finished()) return *found;
-  const folder_lock lock(job.out / "training");
-  if (const auto found = finished()) return *found;  // by a process that had the lock a moment ago
+  std::optional<folder_lock> lock;
+  bool done = ranks.leads() && finished();
+  if (ranks.leads() && !done) {
+    lock.emplace(job.out / "training");
+    done = finished().has_value();  // by a process that had the lock a moment ago
+  }
+  if (ranks.shared(done)) return origin_of(job.out);
+  const bool resumes = fs::exists(job.out / "training" / "checkpoint.safetensors");
+  GRAFT_CHECK(ranks.shared(resumes) == resumes, job.out.string(), ": expected the same folder on every rank, got ",
+              resumes ? "a checkpoint here and none" : "no checkpoint here and one", " on rank 0");
 
   const peak_memory peak;
-  const graft::run_result result = graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds},
-                                                       with_snapshots(model, job, observe));
+  const graft::run_result result =
+      graft::run_training(run, data, {job.out / "training", job.checkpoint_seconds},
+                          ranks.leads() ? with_snapshots(model, job, observe) : observe_step());
   const index_t tokens = job.training.steps * job.training.tokens_per_step();
   nlohmann::json provenance = {
       {"method", job.method},
@@ -147,8 +160,19 @@ nlohmann::json train_model(Model& model, const training_start& start, const trai
       {"tokens_per_second",
        result.seconds > 0 ? static_cast<double>(result.steps * job.training.tokens_per_step()) / result.seconds : 0.0}};
   if (job.data.size() == 1) provenance["domain"] = job.data.front().name;
-  save(get_parameters(model), provenance);
-  remove_checkpoint();
+  const auto values = get_parameters(model);
+  if (ranks.size() > 1) {
+    const std::uint64_t own =
+        graft::fnv1a({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
+    GRAFT_CHECK(ranks.shared(own) == own, job.out.string(), ": expected the weights of rank 0 on every rank after ",
+                "training, got others");
+    ranks.barrier();  // before anything is written
+  }
+  if (ranks.leads()) {
+    save(values, provenance);
+    remove_checkpoint();
+  }
+  ranks.barrier();
   return provenance;
 }
 

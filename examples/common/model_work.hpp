@@ -3,7 +3,7 @@
 #pragma once
 
 // The engine's work on model directories, for each kind of model: dense, a mixture by name, and that with attention
-// experts. One kind is one instantiation; the last is compiled in translation units of its own.
+// experts. One kind is one instantiation.
 
 #include <string>
 #include <utility>

@@ -11,6 +11,7 @@
 #include <iostream>
 #include <new>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -18,6 +19,7 @@
 #include <graft/io/domain.hpp>
 
 #include "common/engine.hpp"
+#include "common/ranks.hpp"
 
 namespace examples {
 
@@ -27,7 +29,7 @@ struct common_options {
 };
 
 inline void add_common_options(CLI::App& app, common_options& options) {
-  app.add_option("--device", options.engine.device, "auto, cpu or cuda")->capture_default_str();
+  app.add_option("--device", options.engine.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--precision", options.engine.precision, "bf16 or fp32")->capture_default_str();
   app.add_option("--threads", options.engine.threads, "CPU threads, 0: all")
       ->check(CLI::NonNegativeNumber)
@@ -54,7 +56,15 @@ inline graft::domain_source parse_domain(const std::string& text, const std::str
   return {text.substr(0, equals), path};
 }
 
+// The command as all ranks of a run must have it.
+inline std::uint64_t command_hash(int argc, char** argv) {
+  std::uint64_t hash = graft::fnv1a_start;
+  for (int i = 1; i < argc; ++i) hash = graft::fnv1a("\n", graft::fnv1a(argv[i], hash));
+  return hash;
+}
+
 // Runs a program's body. Usage errors are CLI11's. Results go to stdout; progress, notes and errors to stderr.
+// A body that takes a rank_world& runs as every rank of a launch by torchrun, mpirun or srun; any other is one process.
 template <class Body>
 int run_program(CLI::App& app, int argc, char** argv, Body body) {
   app.failure_message([](const CLI::App* program, const CLI::Error& problem) {
@@ -65,17 +75,29 @@ int run_program(CLI::App& app, int argc, char** argv, Body body) {
   } catch (const CLI::ParseError& problem) {
     return app.exit(problem) == 0 ? 0 : 1;
   }
+  std::string name = app.get_name() + ": ";
   try {
-    return body();
+    const graft::launch_ranks launch = graft::launch_ranks::from_environment();
+    if constexpr (std::is_invocable_v<Body, rank_world&>) {
+      if (launch.rank > 0) name += "rank " + std::to_string(launch.rank) + ": ";
+      rank_world ranks(launch, app.get_name(), command_hash(argc, argv));
+      const int status = body(ranks);
+      ranks.go_on_alone();
+      return status;
+    } else {
+      GRAFT_CHECK(launch.size == 1, "expected one process, got ", launch.size, " ranks of ", launch.launcher,
+                  "; this program does not train on several, start it alone or with GRAFT_LAUNCHER=none");
+      return body();
+    }
   } catch (const fs::filesystem_error& problem) {
-    std::cerr << app.get_name() << ": " << problem.path1().string() << ": " << problem.code().message() << std::endl;
+    std::cerr << name << problem.path1().string() << ": " << problem.code().message() << std::endl;
     return 1;
   } catch (const std::bad_alloc&) {
-    std::cerr << app.get_name() << ": not enough memory for a model or batch of this size" << std::endl;
+    std::cerr << name << "not enough memory for a model or batch of this size" << std::endl;
     return 1;
   } catch (const std::exception& problem) {
     // Some messages name their place by the word that is the program's name: "mix: expected ...".
-    const std::string name = app.get_name() + ": ", text = problem.what();
+    const std::string text = problem.what();
     std::cerr << (text.starts_with(name) ? text : name + text) << std::endl;
     return 1;
   }

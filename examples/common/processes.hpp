@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,14 +52,25 @@ inline pid_t start_process(const child_command& command) {
 }
 
 // Runs all commands, at most `jobs` at a time; finished(command, exit status) is called for each. A command that fails
-// disturbs no other.
-template <class Finished>
-void run_processes(const std::vector<child_command>& commands, int jobs, Finished finished) {
-  std::map<pid_t, const child_command*> running;
+// disturbs no other. prepare(command, place) may change a copy of a command before it starts; place is a number below
+// jobs that no other that runs at the same time has.
+template <class Finished, class Prepare>
+void run_processes(const std::vector<child_command>& commands, int jobs, Finished finished, Prepare prepare) {
+  struct running_command {
+    const child_command* command;
+    int place;
+  };
+  std::map<pid_t, running_command> running;
+  std::set<int> free_places;
+  for (int place = 0; place < jobs; ++place) free_places.insert(place);
   std::size_t next = 0;
   while (next < commands.size() || !running.empty()) {
     while (next < commands.size() && static_cast<int>(running.size()) < jobs) {
-      running.emplace(start_process(commands[next]), &commands[next]);
+      const int place = *free_places.begin();
+      free_places.erase(place);
+      child_command prepared = commands[next];
+      prepare(prepared, place);
+      running.emplace(start_process(prepared), running_command{&commands[next], place});
       ++next;
     }
     int status = 0;
@@ -67,7 +79,8 @@ void run_processes(const std::vector<child_command>& commands, int jobs, Finishe
     GRAFT_CHECK(child > 0, "waiting for a branch: ", std::strerror(errno));
     const auto at = running.find(child);
     if (at == running.end()) continue;
-    finished(*at->second, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    free_places.insert(at->second.place);
+    finished(*at->second.command, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     running.erase(at);
   }
 }

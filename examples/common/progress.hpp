@@ -16,13 +16,16 @@
 
 #include <graft/train/trainer.hpp>
 
+#include "common/ranks.hpp"
+
 namespace examples {
 
 class progress_bar {
  public:
   progress_bar(std::string label, graft::index_t steps)
-      : label_(std::move(label)), steps_(steps), terminal_(isatty(2) != 0) {}
+      : label_(std::move(label)), steps_(steps), terminal_(isatty(2) != 0), silent_(!rank_world::current().leads()) {}
   ~progress_bar() {
+    if (silent_) return;
     if (terminal_ && shown_) std::fputc('\n', stderr);
     if (here_ == 0 && std::uncaught_exceptions() == 0)
       std::fprintf(stderr, "%-16s is trained already\n", label_.c_str());
@@ -31,20 +34,21 @@ class progress_bar {
   progress_bar& operator=(const progress_bar&) = delete;
 
   void operator()(const graft::step_report& report) {
+    if (silent_) return;
     const graft::index_t done = report.step + 1;
-    if (here_ == 0 && report.step > 0)
+    if (here_ == 0 && done > report.steps)
       std::fprintf(stderr, "%-16s goes on after %lld of %lld steps\n", label_.c_str(),
-                   static_cast<long long>(report.step), static_cast<long long>(steps_));
-    seconds_ += report.seconds;
-    tokens_ += static_cast<double>(report.tokens);
-    ++here_;
-    // A mean over about the last 20 steps: one step's loss says little.
-    loss_ = here_ == 1 ? report.loss
-                       : loss_ + (report.loss - loss_) / static_cast<double>(std::min<graft::index_t>(here_, 20));
+                   static_cast<long long>(done - report.steps), static_cast<long long>(steps_));
+    seconds_ += report.seconds * static_cast<double>(report.steps);
+    tokens_ += static_cast<double>(report.tokens * report.steps);
+    here_ += report.steps;
+    ++reports_;
+    // A mean over about the last 20 reports: one step's loss says little.
+    loss_ += (report.loss - loss_) / static_cast<double>(std::min<graft::index_t>(reports_, 20));
     const auto now = std::chrono::steady_clock::now();
     const bool last = done == steps_;
     if (terminal_ ? (!last && now - drawn_ < std::chrono::milliseconds(100))
-                  : (!last && done * 5 / steps_ == (done - 1) * 5 / steps_))
+                  : (!last && done * 5 / steps_ == (done - report.steps) * 5 / steps_))
       return;
     drawn_ = now;
     shown_ = true;
@@ -72,8 +76,8 @@ class progress_bar {
   }
 
   std::string label_;
-  graft::index_t steps_, here_ = 0;
-  bool terminal_, shown_ = false;
+  graft::index_t steps_, here_ = 0, reports_ = 0;
+  bool terminal_, silent_, shown_ = false;
   double seconds_ = 0, tokens_ = 0, loss_ = 0;
   std::chrono::steady_clock::time_point drawn_{};
 };

@@ -18,19 +18,10 @@
 namespace examples {
 
 // The beginnings of some texts one after another, `tokens` of each.
-inline graft::marked_text beginnings(const std::vector<held_out_domain>& texts, index_t tokens) {
-  graft::marked_text all;
-  for (const held_out_domain& text : texts) {
-    const graft::token_file file(text.path);
-    std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(file.size(), tokens)));
-    file.read(0, piece);
-    all.append(text.name, piece);
-  }
-  return all;
-}
+graft::marked_text beginnings(const std::vector<held_out_domain>& texts, index_t tokens);
 
 // Where the snapshots of a training are.
-inline fs::path routing_log_of(const fs::path& model) { return model / "training" / "routing.jsonl"; }
+fs::path routing_log_of(const fs::path& model);
 
 // What a training calls after every step: observe, and a probe of the routing where the model has experts and the job
 // wants it. To be called before the run starts.

@@ -38,6 +38,9 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--final-fraction", o.final_fraction, "of the peak, left at the last step");
   add("--weight-decay", o.optimizer.weight_decay, "decoupled, of matrices");
   add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
+  add("--report-every", o.report_every, "steps between reports; the host waits for a GPU at each");
+  app.add_flag_callback(
+      "--no-graph", [&o] { o.record_graph = false; }, "queue every step anew instead of replaying a CUDA graph");
 }
 
 // What of a mixture is trained, by name.
@@ -72,6 +75,8 @@ inline std::vector<std::string> training_words(const graft::training_options& o)
   add("--final-fraction", o.final_fraction);
   add("--weight-decay", o.optimizer.weight_decay);
   add("--clip", o.optimizer.clip);
+  add("--report-every", o.report_every);
+  if (!o.record_graph) words.emplace_back("--no-graph");
   return words;
 }
 

@@ -27,7 +27,15 @@ struct context_options;
 template <class Backend>
 class context;  // backend/cpu/context.hpp, backend/cuda/context.cuh
 template <class T, class Space>
-class buffer;  // backend/buffer.hpp
+class buffer;              // backend/buffer.hpp
+struct self_communicator;  // backend/communicator.hpp
+class thread_group;        // backend/thread_communicator.hpp
+class thread_communicator;
+class socket_communicator;  // backend/socket_communicator.hpp
+class nccl_communicator;    // backend/cuda/communicator.cuh
+struct launch_ranks;        // backend/ranks.hpp
+template <class T>
+class step_value;  // core/step_value.hpp
 
 // policies: Router. row_router<Score, Select, Weigh, Gate> (policies/router/row_router.hpp) makes one of three row
 // functions.
@@ -130,7 +138,7 @@ struct mix_source;  // mix/mix.hpp
 struct adamw_options;     // train/adamw.hpp
 struct training_options;  // train/trainer.hpp
 struct step_report;
-template <class Model>
+template <class Model, class Communicator>
 class trainer;
 class domain_batches;  // train/domain_batches.hpp
 struct run_options;    // train/run.hpp

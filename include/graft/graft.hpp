@@ -16,6 +16,11 @@
 #include <graft/analysis/trace_routing.hpp>
 #include <graft/backend/communicator.hpp>
 #include <graft/backend/cpu/cpu.hpp>
+#include <graft/backend/rank_watch.hpp>
+#include <graft/backend/ranks.hpp>
+#include <graft/backend/rendezvous.hpp>
+#include <graft/backend/socket_communicator.hpp>
+#include <graft/backend/thread_communicator.hpp>
 #include <graft/fwd.hpp>
 #include <graft/io/assembly.hpp>
 #include <graft/io/clustered_forest.hpp>

@@ -10,6 +10,8 @@
 #include <graft/analysis/coactivation.hpp>
 #include <graft/core/philox.hpp>
 
+namespace coactivation_tests {
+
 using namespace graft;
 
 TEST_CASE("coactivation: by hand", "[analysis]") {
@@ -64,3 +66,5 @@ TEST_CASE("coactivation: empty slots, one expert, bad input", "[analysis]") {
   CHECK_THROWS_WITH(coactivation({0, 2, 1, {2}, {1}}), Catch::Contains("expected experts from -1 to 1, got 2"));
   CHECK_THROWS_WITH(coactivation({0, 2, 2, {0, 1, 0}, {1, 1, 1}}), Catch::Contains("expected (T, K) selected experts"));
 }
+
+}  // namespace coactivation_tests

@@ -14,6 +14,8 @@
 #include <graft/policies/router/sample_top_1.hpp>
 #include <graft/train/adamw.hpp>
 
+namespace cost_memory_tests {
+
 using namespace graft;
 
 namespace {
@@ -164,3 +166,5 @@ TEST_CASE("cost_sheet: bytes of stitched models are those that training takes", 
     CHECK(static_cast<double>(model.parameters().gradients().size()) <= 1.02 * row.trained);
   }
 }
+
+}  // namespace cost_memory_tests

@@ -21,6 +21,8 @@
 #include <graft/policies/router/sample_top_1.hpp>
 #include <graft/policies/router/soft.hpp>
 
+namespace cost_sheet_tests {
+
 using namespace graft;
 using nlohmann::json;
 
@@ -429,3 +431,5 @@ TEST_CASE("cost_sheet: numbers as people read them, exact ones in JSON", "[analy
   }
   CHECK(lengths == std::vector<std::size_t>(5, lengths.front()));
 }
+
+}  // namespace cost_sheet_tests

@@ -21,6 +21,8 @@
 #include <graft/policies/expert_layout/routed.hpp>
 #include <graft/policies/router/top_k.hpp>
 
+namespace evaluate_tests {
+
 using namespace graft;
 
 namespace {
@@ -99,3 +101,5 @@ TEST_CASE("evaluate: sums, bytes and routing by hand", "[analysis]") {
   CHECK_THROWS_AS(evaluate(model, once_more, 0), graft::error);
   std::filesystem::remove_all(folder);
 }
+
+}  // namespace evaluate_tests

@@ -9,6 +9,8 @@
 
 #include <graft/analysis/gate_trace.hpp>
 
+namespace gate_trace_tests {
+
 using namespace graft;
 
 TEST_CASE("make_gate_trace: panels, series, tokens", "[analysis]") {
@@ -72,3 +74,5 @@ TEST_CASE("block_routing: order of a token's experts, and traces end to end", "[
   second.blocks[0].experts = 3;
   CHECK_THROWS_WITH(all += second, Catch::Contains("got block 2 with 3 experts"));
 }
+
+}  // namespace gate_trace_tests

@@ -17,6 +17,8 @@
 #include <graft/analysis/report.hpp>
 #include <graft/analysis/report_sections.hpp>
 
+namespace report_tests {
+
 using namespace graft;
 
 namespace {
@@ -279,3 +281,5 @@ TEST_CASE("report sections: from measurements to maps, curves and lists", "[anal
   CHECK(written.str() == report_html(everything()));
   std::filesystem::remove_all(folder);
 }
+
+}  // namespace report_tests

@@ -19,6 +19,8 @@
 
 #include "models/model_check.hpp"
 
+namespace routing_trace_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -148,3 +150,5 @@ TEST_CASE("routing_probe: snapshots over a training that was taken up again", "[
   CHECK_THROWS_WITH(read_routing_log(folder / "bad.jsonl"), Catch::Contains("bad.jsonl line 1: expected a snapshot"));
   std::filesystem::remove_all(folder);
 }
+
+}  // namespace routing_trace_tests

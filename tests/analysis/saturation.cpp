@@ -10,6 +10,8 @@
 #include <graft/analysis/saturation.hpp>
 #include <graft/core/philox.hpp>
 
+namespace saturation_tests {
+
 using namespace graft;
 
 namespace {
@@ -64,3 +66,5 @@ TEST_CASE("saturation: curves end at 1, and independent choices agree by chance"
   CHECK(curves[0].values[1] == Approx(0.25).margin(5 * 0.434 / 63.2));
   CHECK(saturation_curves({}).empty());
 }
+
+}  // namespace saturation_tests

@@ -9,6 +9,8 @@
 
 #include <graft/analysis/specialization.hpp>
 
+namespace specialization_tests {
+
 using namespace graft;
 
 namespace {
@@ -99,3 +101,5 @@ TEST_CASE("vocabulary_specialization: rare ids are in the mean and not in the li
   CHECK(report.lists[1][0].id == 3);
   CHECK(vocabulary_specialization(trace_of(ids, selected), 0, {.longest = 1}).lists[0].size() == 1);
 }
+
+}  // namespace specialization_tests

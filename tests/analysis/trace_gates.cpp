@@ -18,6 +18,8 @@
 #include "models/bigram_member.hpp"
 #include "models/model_check.hpp"
 
+namespace trace_gates_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -98,3 +100,5 @@ TEST_CASE("trace_posterior: Bayes' rule along the text", "[analysis]") {
   }
   CHECK_THROWS_WITH(trace_posterior(model, text, {"seed"}), Catch::Contains("names of 3 members, got 1"));
 }
+
+}  // namespace trace_gates_tests

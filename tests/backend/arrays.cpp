@@ -13,6 +13,8 @@
 #include "catch.hpp"
 #include "cuda/array_laws.hpp"
 
+namespace arrays_tests {
+
 using namespace graft;
 
 namespace {
@@ -103,3 +105,5 @@ TEST_CASE("argsort_rows is stable, largest first, NaN last", "[arrays]") {
   argsort_rows(ctx, matrix_view<std::int32_t>(order.data(), 2, 5), matrix_view<const float>(keys.data(), 2, 5));
   CHECK(order == ints{1, 3, 0, 2, 4, 1, 2, 0, 3, 4});
 }
+
+}  // namespace arrays_tests

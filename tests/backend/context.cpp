@@ -9,6 +9,8 @@
 
 #include "catch.hpp"
 
+namespace context_tests {
+
 using namespace graft;
 
 namespace {
@@ -141,3 +143,5 @@ TEST_CASE("the CPU's context", "[context]") {
   CHECK_FALSE(context<cpu>().device_name().empty());
   CHECK_THROWS_WITH(context<cpu>({-1, 0}), "context: expected threads of at least 0 (0: all), got -1");
 }
+
+}  // namespace context_tests

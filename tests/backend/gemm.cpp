@@ -9,6 +9,8 @@
 #include <array>
 #include <string>
 
+namespace gemm_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -267,3 +269,5 @@ TEST_CASE("products refuse shapes and strides that do not fit", "[gemm]") {
   CHECK(message([&] { gemm_nt(ctx, two_by_three, overlapping, three_by_three); }) ==
         "gemm_nt: expected rows that do not overlap, got first operand with row stride 2, columns 3");
 }
+
+}  // namespace gemm_tests

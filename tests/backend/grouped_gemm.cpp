@@ -8,6 +8,8 @@
 
 #include <numeric>
 
+namespace grouped_gemm_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -148,3 +150,5 @@ TEST_CASE("grouped products refuse offsets that do not fit", "[gemm][grouped]") 
   CHECK_THROWS_WITH(call(beyond), "grouped_gemm_nt: expected offsets in [0, 6], got 0 to 7");
   CHECK_THROWS_WITH(call(few), "grouped_gemm_nt: expected offsets of size E+1=3, got 2");
 }
+
+}  // namespace grouped_gemm_tests

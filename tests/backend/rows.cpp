@@ -14,6 +14,8 @@
 
 #include "catch.hpp"
 
+namespace rows_tests {
+
 using namespace graft;
 using graft::test::launch_shuffled;
 using graft::test::shuffled_group;
@@ -144,3 +146,5 @@ TEST_CASE("launch_elements visits every element once", "[rows]") {
     }
   }
 }
+
+}  // namespace rows_tests

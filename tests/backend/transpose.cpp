@@ -10,6 +10,8 @@
 
 #include "catch.hpp"
 
+namespace transpose_tests {
+
 using namespace graft;
 
 TEST_CASE("a transposed matrix has every element at its place", "[transpose]") {
@@ -31,3 +33,5 @@ TEST_CASE("a transposed matrix has every element at its place", "[transpose]") {
         CHECK(to == wanted);
       }
 }
+
+}  // namespace transpose_tests

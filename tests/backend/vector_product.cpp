@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+namespace vector_product_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -104,3 +106,5 @@ TEST_CASE("a row of few has the same bits whatever the others are", "[gemm]") {
   }
   CHECK(same_bits(together.y.storage, alone.y.storage));
 }
+
+}  // namespace vector_product_tests

@@ -48,7 +48,8 @@ endfunction()
 
 file(MAKE_DIRECTORY "${build}")
 run_step(${CMAKE_COMMAND} -S "${CMAKE_CURRENT_LIST_DIR}/${CONSUMER}" -B "${build}" -G "${GENERATOR}"
-  -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DCMAKE_CXX_FLAGS=${warnings}"
+  -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1" "-DCMAKE_CUDA_FLAGS_RELEASE=-O1"
+  "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DCMAKE_CXX_FLAGS=${warnings}"
   "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}" "-DCMAKE_CUDA_COMPILER_LAUNCHER=${LAUNCHER}" ${arguments})
 run_step(${CMAKE_COMMAND} --build "${build}" --parallel)
 run_step("${build}/program")

@@ -12,6 +12,8 @@
 #include <graft/core/dtype.hpp>
 #include <graft/core/precision.hpp>
 
+namespace dtype_tests {
+
 using namespace graft;
 
 namespace {
@@ -90,3 +92,5 @@ TEST_CASE("bfloat16: double rounds once", "[core]") {
   CHECK(bfloat16(std::numeric_limits<double>::infinity()).bits == 0x7f80);
   CHECK(std::isnan(static_cast<float>(bfloat16(std::numeric_limits<double>::quiet_NaN()))));
 }
+
+}  // namespace dtype_tests

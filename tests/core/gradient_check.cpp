@@ -11,6 +11,8 @@
 
 #include "gradient_check.hpp"
 
+namespace gradient_check_tests {
+
 using graft::test::gradient_mismatch;
 using graft::test::gradient_options;
 
@@ -65,3 +67,5 @@ TEST_CASE("gradient_check: samples and names", "[core]") {
   gradient.assign(1000, 1.1 / 1000);
   CHECK(gradient_mismatch(f, x, gradient, options).find("element weight") != std::string::npos);
 }
+
+}  // namespace gradient_check_tests

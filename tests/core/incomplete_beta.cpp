@@ -9,6 +9,8 @@
 #include <graft/core/error.hpp>
 #include <graft/core/incomplete_beta.hpp>
 
+namespace incomplete_beta_tests {
+
 using namespace graft;
 
 namespace {
@@ -79,3 +81,5 @@ TEST_CASE("beta_distribution: parameters that are not positive are refused", "[c
   CHECK_THROWS_WITH(beta_distribution(0, 2), "beta_distribution: expected a > 0 and b > 0, got a=0, b=2");
   CHECK_THROWS_AS(beta_distribution(1, -1), error);
 }
+
+}  // namespace incomplete_beta_tests

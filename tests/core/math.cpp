@@ -11,6 +11,8 @@
 
 #include <graft/core/math.hpp>
 
+namespace math_tests {
+
 using namespace graft;
 
 namespace {
@@ -125,3 +127,5 @@ TEST_CASE("math: double goes to libm", "[core]") {
   CHECK(math::log(3.0f) == std::log(3.0f));
   CHECK(math::sqrt(2.0f) == std::sqrt(2.0f));
 }
+
+}  // namespace math_tests

@@ -8,6 +8,8 @@
 
 #include <graft/core/parameter_tree.hpp>
 
+namespace parameter_tree_tests {
+
 using namespace graft;
 
 namespace {
@@ -239,3 +241,5 @@ TEST_CASE("parameter_spec: every role has its name", "[core]") {
   for (const role kind : all_roles) names += std::string(name_of(kind)) + " ";
   CHECK(names == "embedding attention norm ffn router head stitch adapter ");
 }
+
+}  // namespace parameter_tree_tests

@@ -12,6 +12,8 @@
 
 #include <graft/core/philox.hpp>
 
+namespace philox_tests {
+
 using namespace graft;
 
 namespace {
@@ -119,3 +121,5 @@ TEST_CASE("random_source: normal has the moments of a normal", "[core]") {
   CHECK(std::abs(square / draws - 1) < error * std::sqrt(2.0));
   CHECK(std::abs(fourth / draws - 3) < error * std::sqrt(96.0));
 }
+
+}  // namespace philox_tests

@@ -8,6 +8,8 @@
 #include <graft/core/error.hpp>
 #include <graft/core/transformer_shape.hpp>
 
+namespace transformer_shape_tests {
+
 using namespace graft;
 
 namespace {
@@ -95,3 +97,5 @@ TEST_CASE("error: a check joins its parts, and only when it fails", "[core]") {
   }
   CHECK(what == "top_k: expected k <= experts, got k=9, experts=8.5");
 }
+
+}  // namespace transformer_shape_tests

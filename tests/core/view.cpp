@@ -9,6 +9,8 @@
 
 #include <graft/core/view.hpp>
 
+namespace view_tests {
+
 using namespace graft;
 
 namespace {
@@ -118,3 +120,5 @@ TEST_CASE("view: default, empty and reshaped", "[core]") {
   CHECK((cube.extent(0) == 2 && cube(1, 1, 5) == 23));
   CHECK(reshape(cube, 24)[13] == 13);
 }
+
+}  // namespace view_tests

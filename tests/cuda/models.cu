@@ -11,24 +11,24 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda models: fp32") {
+TEST_CASE("cuda models: fp32", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_models<float>(device, host);
 }
-TEST_CASE("cuda models: bf16") {
+TEST_CASE("cuda models: bf16", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_models<bfloat16>(device, host);
 }
 
-TEST_CASE("cuda training: dense") {
+TEST_CASE("cuda training: dense", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_training<no_mixture, fp32>(device, host, 0);
   check_training<no_mixture, bf16>(device, host, 0);
 }
-TEST_CASE("cuda training: mixture") {
+TEST_CASE("cuda training: mixture", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_training<mixture_with<2>, fp32>(device, host, 5);
@@ -36,7 +36,7 @@ TEST_CASE("cuda training: mixture") {
 }
 
 // Capture refuses whatever waits for the device or asks it for memory.
-TEST_CASE("cuda training: a captured step gives the same bits as an eager one") {
+TEST_CASE("cuda training: a captured step gives the same bits as an eager one", "[model]") {
   using step_training = training<mixture_with<2>, bf16, context<cuda>>;
   context<cuda> ctx;
   const training_options options = few_steps();

@@ -195,7 +195,8 @@ void check_grouped_products(Ctx& ctx) {
   };
   const std::vector<grouping> groupings = {
       {{7}, 0}, {{0}, 5}, {{0, 0, 0}, 130}, {{128, 64, 192}, 0}, {{0, 5, 0, 130, 64, 1, 0}, 70}, {{3, 0, 0, 257}, 1}};
-  const std::vector<product_case> cases = {{64, 64, 64}, {40, 136, 72, 8}, {3, 5, 7}, {130, 129, 67}, {20, 70, 33, 3}};
+  const std::vector<product_case> cases = {{64, 64, 64},   {40, 136, 72, 8}, {3, 5, 7},
+                                           {130, 129, 67}, {20, 70, 33, 3},  {8, 24, 296}};
   for (const form f : {form::nt, form::nn, form::tn})
     for (const grouping& g : groupings)
       for (const product_case& c : cases)

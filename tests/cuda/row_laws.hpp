@@ -143,14 +143,25 @@ void check_elements(Ctx& ctx, index_t count) {
   CHECK(right);
 }
 
+// More blocks than any grid of ctx has.
+template <class Ctx>
+index_t beyond_a_grid(Ctx& ctx) {
+  if constexpr (requires { ctx.multiprocessors(); }) {
+    return index_t{32} * ctx.multiprocessors() + 1;
+  } else {
+    return 5001;
+  }
+}
+
 template <class Ctx>
 void check_row_laws(Ctx& ctx) {
   for (const index_t width : {1, 2, 31, 32, 33, 255, 256, 257, 1000, 1023, 1024, 1025, 1500, 4099})
     for (const index_t rows : {0, 1, 7, 8, 9, 65}) check_rows(ctx, rows, width);
-  check_rows(ctx, 70001, 3);    // more rows than warps in a grid
-  check_rows(ctx, 5001, 1030);  // more rows than blocks in a grid
+  const index_t blocks = beyond_a_grid(ctx);
+  check_rows(ctx, 8 * blocks, 3);  // more rows than warps in a grid
+  check_rows(ctx, blocks, 1030);
   for (const index_t count : {0, 1, 255, 256, 257, 100003}) check_elements(ctx, count);
-  check_elements(ctx, 3000001);  // more elements than threads in a grid
+  check_elements(ctx, 256 * blocks);  // more elements than threads in a grid
 }
 
 }  // namespace graft::test

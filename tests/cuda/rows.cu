@@ -8,6 +8,7 @@
 #include <graft/backend/cpu/rows.hpp>
 #include <graft/backend/cuda/arrays.cuh>
 #include <graft/backend/cuda/communicator.cuh>
+#include <graft/backend/cuda/graph.cuh>
 #include <graft/backend/cuda/rows.cuh>
 
 #include "array_laws.hpp"
@@ -99,6 +100,18 @@ void check_lone_rank(context<cuda>& ctx, C& communicator) {
   communicator.all_reduce_sum(ctx, wide.vector());
   communicator.broadcast(ctx, wide.vector(), 0);
   communicator.all_reduce_sum(ctx, narrow.vector());
+  const resident<context<cuda>, double> widest(ctx, tensor<double>::random(1, 1001, 33));
+  communicator.all_reduce_sum(ctx, widest.vector());
+  communicator.broadcast(ctx, widest.vector(), 0);
+  CHECK(same_bits(widest.get(), tensor<double>::random(1, 1001, 33)));
+  const std::vector<std::int64_t> counts{1, -2, std::int64_t{1} << 40};
+  const buffer<std::int64_t, device_space> exchanged(3);
+  copy_from_host(ctx, exchanged.view(), counts.data());
+  communicator.all_reduce_sum(ctx, exchanged.view());
+  communicator.broadcast(ctx, exchanged.view(), 0);
+  std::vector<std::int64_t> back(3);
+  copy_to_host(ctx, back.data(), exchanged.view());
+  CHECK(back == counts);
   CHECK(same_bits(wide.get(), values));
   CHECK(same_bits(narrow.get(), narrow_values));
   CHECK_THROWS_AS(communicator.broadcast(ctx, wide.vector(), 1), error);
@@ -112,6 +125,34 @@ TEST_CASE("cuda: a lone rank keeps its values") {
   nccl_communicator nccl;
   check_lone_rank(ctx, nccl);
 #endif
+}
+
+// The calls of a communicator can be part of a recording: here those of the rank of a launch of one.
+TEST_CASE("cuda: what a communicator does is recorded and replayed") {
+  context<cuda> ctx;
+#if defined(GRAFT_HAS_NCCL)
+  const nccl_communicator communicator{launch_ranks{}};
+#else
+  const self_communicator communicator;
+#endif
+  const buffer<float, device_space> values(1000);
+  const auto all = values.view();
+  const auto add = [=] __device__(index_t i) { all[i] += static_cast<float>(i); };
+  recorded_step<context<cuda>> step;
+  for (int turn = 0; turn < 4; ++turn) {
+    step.run(
+        ctx, [] { return recording_key(); },
+        [&] {
+          launch_elements(ctx, 1000, add);
+          communicator.all_reduce_sum(ctx, all);
+          communicator.broadcast(ctx, all, 0);
+        });
+    CHECK(step.recorded() == (turn > 0));
+  }
+  std::vector<float> got(1000), wanted(1000);
+  for (std::size_t i = 0; i < 1000; ++i) wanted[i] = static_cast<float>(4 * i);
+  copy_to_host(ctx, got.data(), values.view());
+  CHECK(got == wanted);
 }
 
 }  // namespace graft::test

@@ -10,12 +10,12 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda stitched: fp32") {
+TEST_CASE("cuda stitched: fp32", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_stitched<float>(device, host);
 }
-TEST_CASE("cuda stitched: bf16") {
+TEST_CASE("cuda stitched: bf16", "[model]") {
   context<cuda> device;
   context<cpu> host;
   check_stitched<bfloat16>(device, host);

@@ -11,6 +11,8 @@
 
 #include "program.hpp"
 
+namespace bad_input_tests {
+
 using namespace program_test;
 
 namespace {
@@ -108,7 +110,8 @@ TEST_CASE("unknown words are refused") {
   };
   refused({"--preset", "huge"}, {"--preset: expected smoke, quick or full, got huge"});
   refused({"--precision", "fp8"}, {"--precision: expected bf16 or fp32, got fp8"});
-  refused({"--device", "tpu"}, {"--device: expected auto, cpu or cuda, got tpu"});
+  refused({"--device", "tpu"}, {"--device: expected auto, cpu, cuda or cuda:N, got tpu"});
+  refused({"--device", "cuda:first"}, {"--device: expected auto, cpu, cuda or cuda:N, got cuda:first"});
   refused({"--methods", "soup,stew"}, {"--methods", "stew"});
   refused({"--general", "bad"}, {"--general", "bad"});
   refused({"--general", "good"}, {"expected at least one domain with a branch"});
@@ -118,7 +121,9 @@ TEST_CASE("unknown words are refused") {
       run("branch_train_mix", {"--out", (work / "out").string(), "--domain", "seed=" + (work / "good.txt").string()}),
       {"expected another name than seed"});
   CHECK(!fs::exists(work / "out"));
-  if (!fs::exists("/dev/nvidiactl")) refused({"--device", "cuda"}, {"--device cuda", "use --device cpu"});
+  if (!fs::exists("/dev/nvidiactl"))
+    for (const char* const device : {"cuda", "cuda:1"})
+      refused({"--device", device}, {std::string("--device ") + device + ":", "use --device cpu"});
 
   const auto refused_shape = [&](const words& flags, const words& parts) {
     check_refused("pretrain", run("pretrain", changed(good + tiny_training(2) + tiny_shape(), flags)), parts);
@@ -324,3 +329,5 @@ TEST_CASE("a full disk stops a run, which goes on when there is room") {
   succeed("pretrain", command);
   CHECK(read(out / "model.safetensors") == read(reference / "model.safetensors"));
 }
+
+}  // namespace bad_input_tests

@@ -8,6 +8,8 @@
 #include "catch.hpp"
 #include "common/characters.hpp"
 
+namespace characters_tests {
+
 namespace {
 
 // Byte by byte, as a model writes.
@@ -61,3 +63,5 @@ TEST_CASE("whatever goes in, UTF-8 comes out") {
     if (graft::detail::invalid_utf8_bytes(bytes) == 0) CHECK(text == bytes);
   }
 }
+
+}  // namespace characters_tests

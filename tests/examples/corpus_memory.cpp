@@ -20,6 +20,8 @@
 #include "io/text_test.hpp"
 #include "io/topics.hpp"
 
+namespace corpus_memory_tests {
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -96,3 +98,5 @@ TEST_CASE("discover_domains: five times the text, the same memory", "[slow]") {
   INFO(small << " KiB for 11 MB, " << large << " KiB for 56 MB");
   CHECK(large - small < 2048);  // of pages that happen to be touched; the data would be 45,000
 }
+
+}  // namespace corpus_memory_tests

@@ -7,6 +7,8 @@
 
 #include "program.hpp"
 
+namespace cost_sheet_tests {
+
 using namespace program_test;
 using nlohmann::json;
 
@@ -129,3 +131,5 @@ TEST_CASE("cost_sheet refuses by name what it would have to guess") {
   check_refused("cost_sheet", run("cost_sheet", {file("bts_seed"), "--method", "stitch"}), {"--method", "stitch"});
   check_refused("cost_sheet", run("cost_sheet", {}), {"configs"});
 }
+
+}  // namespace cost_sheet_tests

@@ -14,6 +14,8 @@
 #include "io/io_test.hpp"
 #include "io/topics.hpp"
 
+namespace discover_tests {
+
 namespace {
 
 examples::discover_choice parsed(std::vector<std::string> words) {
@@ -55,3 +57,5 @@ TEST_CASE("discover: the domains come after those of --domain", "[examples][clus
   CHECK_ERROR(examples::domains_from({}, {{2, (folder / "no").string()}}, folder / "none", 0, 1), "found nothing");
   CHECK(!std::filesystem::exists(folder / "none"));
 }
+
+}  // namespace discover_tests

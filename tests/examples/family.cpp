@@ -12,6 +12,8 @@
 
 #include "program.hpp"
 
+namespace family_tests {
+
 using namespace program_test;
 using nlohmann::json;
 
@@ -345,3 +347,5 @@ TEST_CASE("assemblies that cannot be are refused") {
   check_refused("generate", run("generate", {"--model", out.string(), "--device", "cpu"}),
                 {(out / "graft.json").string(), "\"kind\"", "orchard"});
 }
+
+}  // namespace family_tests

@@ -5,6 +5,8 @@
 
 #include "program.hpp"
 
+namespace kill_tests {
+
 using namespace program_test;
 
 namespace {
@@ -88,3 +90,5 @@ TEST_CASE("two processes do not train in one folder", "[slow]") {
                 {(work / "model" / "training").string(), "another process is training here"});
   first.wait(SIGKILL);
 }
+
+}  // namespace kill_tests

@@ -11,6 +11,8 @@
 
 #include "program.hpp"
 
+namespace steps_tests {
+
 using namespace program_test;
 using nlohmann::json;
 
@@ -223,3 +225,5 @@ TEST_CASE("every program explains itself") {
     CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
   }
 }
+
+}  // namespace steps_tests

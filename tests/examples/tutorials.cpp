@@ -7,6 +7,8 @@
 
 #include "program.hpp"
 
+namespace tutorials_tests {
+
 using namespace program_test;
 
 namespace {
@@ -51,3 +53,5 @@ TEST_CASE("branch_train_mix --list names every policy") {
                            "loss_free_bias", "dirichlet_prior", "routed", "adapted", "lora"})
     CHECK(out.find(name) != std::string::npos);
 }
+
+}  // namespace tutorials_tests

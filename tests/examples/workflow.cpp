@@ -13,6 +13,8 @@
 
 #include "program.hpp"
 
+namespace workflow_tests {
+
 using namespace program_test;
 using nlohmann::json;
 
@@ -290,3 +292,5 @@ TEST_CASE("a branch that fails leaves the others alone", "[slow]") {
   succeed("branch_train_mix", command);
   check_results(json::parse(read(work / "run" / "results.json")), mixing_rows);
 }
+
+}  // namespace workflow_tests

@@ -4,7 +4,7 @@
 #
 # usage: check.sh INCLUDE_DIR JOBS alone|together hpp|cuh COMPILER FLAG...
 # alone: compiles every header of one kind alone, included twice, and prints the messages of those that fail. together: all
-# in one file, in order and in reverse order; for a second compiler, to which a forgotten include looks as it did to the first.
+# in one file, in order and (but for nvcc, which is slow) in reverse order.
 # Exit status: 0 if all compile, 1 if not, 77 if there is no such compiler.
 set -euo pipefail
 
@@ -18,23 +18,21 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# nvcc goes by the suffix, and writes an object.
+suffix=cpp
+if [[ $1 == *nvcc ]]; then
+  suffix=cu
+  set -- "$@" -c -o "$work/object.o"
+fi
+
 check_one() {
-  local kind=$1 work=$2 header=$3
+  local suffix=$1 work=$2 header=$3
   shift 3
-  local stem source
-  stem=$work/${header//\//_}
-  # nvcc goes by the suffix, and writes an object
-  if [ "$kind" = cuh ]; then
-    source=$stem.cu
-    set -- "$@" -o "$stem.o"
-  else
-    source=$stem.cpp
-  fi
-  printf '#include <%s>\n#include <%s>\n' "$header" "$header" > "$source"
-  if ! "$@" "$source" > "$stem.log" 2>&1; then
+  local stem=$work/${header//\//_}
+  printf '#include <%s>\n#include <%s>\n' "$header" "$header" > "$stem.$suffix"
+  if ! "$@" "$stem.$suffix" > "$stem.log" 2>&1; then
     { echo "FAILED $header"; head -n 40 "$stem.log"; echo; } > "$stem.failed"
   fi
-  rm -f "$stem.o"
 }
 export -f check_one
 
@@ -44,18 +42,20 @@ if [ "${#headers[@]}" -eq 0 ]; then
   exit 1
 fi
 if [ "$way" = together ]; then
-  printf '#include <%s>\n' "${headers[@]}" > "$work/forward.cpp"
-  tac "$work/forward.cpp" > "$work/backward.cpp"
+  orders=(forward)
+  if [ "$suffix" = cpp ]; then orders+=(backward); fi
+  printf '#include <%s>\n' "${headers[@]}" > "$work/forward.$suffix"
+  tac "$work/forward.$suffix" > "$work/backward.$suffix"
   failed=0
-  for order in forward backward; do
-    "$@" "$work/$order.cpp" > "$work/$order.log" 2>&1 || { head -n 60 "$work/$order.log"; failed=1; }
+  for order in "${orders[@]}"; do
+    "$@" "$work/$order.$suffix" > "$work/$order.log" 2>&1 || { head -n 60 "$work/$order.log"; failed=1; }
   done
   if [ "$failed" -eq 0 ]; then echo "${#headers[@]} headers compile together with $1"; fi
   exit "$failed"
 fi
 printf '%s\0' "${headers[@]}" |
-  xargs -0 -P "$jobs" -I '{}' bash -c 'kind=$1 work=$2 header=$3; shift 3; check_one "$kind" "$work" "$header" "$@"' \
-    check "$kind" "$work" '{}' "$@"
+  xargs -0 -P "$jobs" -I '{}' bash -c 'suffix=$1 work=$2 header=$3; shift 3; check_one "$suffix" "$work" "$header" "$@"' \
+    check "$suffix" "$work" '{}' "$@"
 
 failures=$(find "$work" -name '*.failed' | LC_ALL=C sort)
 if [ -n "$failures" ]; then

@@ -12,6 +12,8 @@
 
 #include "io_test.hpp"
 
+namespace assembly_tests {
+
 using namespace graft;
 using io_test::read_bytes;
 using io_test::scratch_folder;
@@ -201,3 +203,5 @@ TEST_CASE("assembly: parameters of another shape or name are refused") {
               "missing", "stitches.0.projections.0.weight", "left over");
   CHECK(std::all_of(arena.begin(), arena.end(), [](float x) { return x == -7.0f; }));
 }
+
+}  // namespace assembly_tests

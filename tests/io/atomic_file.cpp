@@ -14,6 +14,8 @@
 
 #include "io_test.hpp"
 
+namespace atomic_file_tests {
+
 using namespace graft;
 using io_test::read_bytes;
 using io_test::scratch_folder;
@@ -158,3 +160,5 @@ TEST_CASE("atomic_folder: files change together, the seal last") {
   write_bytes(folder / "file", "");
   CHECK_ERROR(atomic_folder(folder / "file", "seal"), (folder / "file").string(), "cannot create this folder");
 }
+
+}  // namespace atomic_file_tests

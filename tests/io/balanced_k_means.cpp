@@ -15,6 +15,8 @@
 
 #include "io/io_test.hpp"
 
+namespace balanced_k_means_tests {
+
 namespace {
 
 using graft::index_t;
@@ -151,3 +153,5 @@ TEST_CASE("balanced_k_means: bad input", "[io][clusters]") {
   const std::vector<double> bad{1, 2, std::numeric_limits<double>::quiet_NaN()};
   CHECK_ERROR(graft::balanced_k_means(ctx, bad, 1, options), "finite");
 }
+
+}  // namespace balanced_k_means_tests

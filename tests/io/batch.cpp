@@ -16,6 +16,8 @@
 
 #include "io/io_test.hpp"
 
+namespace batch_tests {
+
 namespace {
 
 // A token file whose token at i is first + i.
@@ -184,3 +186,5 @@ TEST_CASE("evaluation_windows: end of text counts no bytes, and the limit spread
   graft::evaluation_windows wrong(counting_file(folder / "d.bin", 300), 8);
   CHECK_ERROR(wrong.fill(0, wrong.size(), batch), "d.bin", "from 0 to 256", "found 257");
 }
+
+}  // namespace batch_tests

@@ -13,6 +13,8 @@
 
 #include "io/io_test.hpp"
 
+namespace byte_tokenizer_tests {
+
 TEST_CASE("byte_tokenizer: every byte goes in and comes back", "[io][tokenizer]") {
   std::string text(256, '\0');
   std::iota(text.begin(), text.end(), '\0');
@@ -43,3 +45,5 @@ TEST_CASE("byte_tokenizer: an id of the padding is refused", "[io][tokenizer]") 
   CHECK_ERROR(graft::byte_tokenizer::decode(std::vector<std::int32_t>{65, 257}), "from 0 to 256", "257", "position 1");
   CHECK_ERROR(graft::byte_tokenizer::decode(std::vector<std::int32_t>{-1}), "-1", "position 0");
 }
+
+}  // namespace byte_tokenizer_tests

@@ -19,6 +19,8 @@
 #include "io/topics.hpp"
 #include "models/bigram_member.hpp"
 
+namespace clustered_forest_tests {
+
 namespace {
 
 using namespace graft;
@@ -164,3 +166,5 @@ TEST_CASE("clustered_forest: bad input", "[io][clusters]") {
   options.temperature = -1;
   CHECK_ERROR(model(members(), three_clusters(), options), "positive temperature", "-1");
 }
+
+}  // namespace clustered_forest_tests

@@ -9,6 +9,8 @@
 
 #include "io_test.hpp"
 
+namespace config_tests {
+
 using namespace graft;
 using nlohmann::json;
 
@@ -359,3 +361,5 @@ TEST_CASE("config: sizes that are missing, wrong or contradict each other") {
   CHECK_ERROR(parse(scaling), "rope_scaling", "\"high_freq_factor\" is missing");
   CHECK_ERROR(parse(json::array()), "config.json", "expected an object");
 }
+
+}  // namespace config_tests

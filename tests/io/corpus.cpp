@@ -14,6 +14,8 @@
 
 #include "io/text_test.hpp"
 
+namespace corpus_tests {
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -241,3 +243,5 @@ TEST_CASE("prepare_corpus: bad input and bad options", "[io][corpus]") {
   CHECK_ERROR(graft::prepare_corpus({"late", folder / "late.gz"}, folder / "late"), "late.gz", "ends too early");
   CHECK(fs::is_empty(folder / "late"));
 }
+
+}  // namespace corpus_tests

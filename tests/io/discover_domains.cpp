@@ -5,7 +5,6 @@
 
 #include "catch.hpp"
 
-
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -16,6 +15,8 @@
 
 #include "io/io_test.hpp"
 #include "io/topics.hpp"
+
+namespace discover_domains_tests {
 
 namespace fs = std::filesystem;
 
@@ -159,3 +160,5 @@ TEST_CASE("discover_domains: bad input", "[io][clusters]") {
   CHECK_ERROR(discover(1, folder / "alike", folder / "out", 2), "alike", "documents hold");
   CHECK(!fs::exists(folder / "out"));  // nothing half-written
 }
+
+}  // namespace discover_domains_tests

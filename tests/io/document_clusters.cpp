@@ -20,6 +20,8 @@
 #include "io/io_test.hpp"
 #include "io/topics.hpp"
 
+namespace document_clusters_tests {
+
 namespace {
 
 using graft::index_t;
@@ -276,3 +278,5 @@ TEST_CASE("document_sample: a function of the set of documents", "[io][clusters]
   for (const std::string& text : few) low += std::stoi(text.substr(text.find_first_not_of('a'))) < 250;
   CHECK(std::abs(low - 25) <= 14);
 }
+
+}  // namespace document_clusters_tests

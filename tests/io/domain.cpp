@@ -15,6 +15,8 @@
 
 #include "io/text_test.hpp"
 
+namespace domain_tests {
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -158,3 +160,5 @@ TEST_CASE("default_domains: a root of unpacked packages", "[io][domain]") {
   io_test::write_bytes(root / "var/lib/dpkg/info/manpages-dev.list", "/usr/share/man/man2/open.2\n");
   CHECK(names(graft::list_domain(graft::default_domains(root.path())[0])) == strings{"man2/open.2"});
 }
+
+}  // namespace domain_tests

@@ -9,6 +9,8 @@
 
 #include "io_test.hpp"
 
+namespace graft_json_tests {
+
 using namespace graft;
 using nlohmann::json;
 
@@ -86,3 +88,5 @@ TEST_CASE("json: text that is none") {
   CHECK_ERROR(read("{\"\\u0000\x01\": 1}"), path, "at byte");
   CHECK_ERROR(read_json_file(folder / "none.json"), "none.json", "No such file");
 }
+
+}  // namespace graft_json_tests

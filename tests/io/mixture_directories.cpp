@@ -21,6 +21,8 @@
 #include "edited_directory.hpp"
 #include "io_test.hpp"
 
+namespace mixture_directories_tests {
+
 using namespace graft;
 using io_test::change_config;
 using io_test::edited_directory;
@@ -321,3 +323,5 @@ TEST_CASE("mixture_directories: every tensor of both kinds of blocks once") {
     CHECK_ERROR(load(), "model.layers.0.mlp", "[10, 12]", "expected [11, 12]", "intermediate_size, hidden_size");
   }
 }
+
+}  // namespace mixture_directories_tests

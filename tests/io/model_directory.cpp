@@ -19,6 +19,8 @@
 #include "edited_directory.hpp"
 #include "io_test.hpp"
 
+namespace model_directory_tests {
+
 using namespace graft;
 using io_test::change_config;
 using io_test::edited_directory;
@@ -417,3 +419,5 @@ TEST_CASE("model_directory: the byte tokenizer as the hub knows it") {
   CHECK(tokenizer["added_tokens"][0]["id"] == 256);
   CHECK(read_json_file(folder / "m/tokenizer_config.json")["eos_token"] == "<|endoftext|>");
 }
+
+}  // namespace model_directory_tests

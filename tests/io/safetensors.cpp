@@ -12,6 +12,8 @@
 
 #include "io_test.hpp"
 
+namespace safetensors_tests {
+
 using namespace graft;
 using io_test::raw_safetensors;
 using io_test::read_bytes;
@@ -334,3 +336,5 @@ TEST_CASE("safetensors: mutated files load or are refused, nothing else") {
   CHECK(loaded > 100);
   CHECK(refused > 3000);
 }
+
+}  // namespace safetensors_tests

@@ -9,6 +9,8 @@
 
 #include "io_test.hpp"
 
+namespace tensor_files_tests {
+
 using namespace graft;
 using io_test::scratch_folder;
 using io_test::write_bytes;
@@ -140,3 +142,5 @@ TEST_CASE("tensor_files: folders and indexes that are refused") {
   write_safetensors(folder / "model.safetensors", sources(1));
   CHECK_ERROR(open(), folder.path().string(), "both", "Remove one");
 }
+
+}  // namespace tensor_files_tests

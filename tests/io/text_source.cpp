@@ -11,6 +11,8 @@
 
 #include "io/text_test.hpp"
 
+namespace text_source_tests {
+
 namespace {
 
 std::string all(const std::filesystem::path& path, std::size_t piece = 1000) {
@@ -74,3 +76,5 @@ TEST_CASE("utf8_length refuses what is not UTF-8", "[io][text]") {
                           "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC3", "\xC3z"})
     CHECK(utf8_length(bad) == 0);
 }
+
+}  // namespace text_source_tests

@@ -13,6 +13,8 @@
 
 #include "io/io_test.hpp"
 
+namespace tf_idf_tests {
+
 namespace {
 
 const std::vector<std::string> documents{"Apple apple pear 12", "pear plum 7 plum", "plum apple kiwi", "fig"};
@@ -74,3 +76,5 @@ TEST_CASE("tf_idf: bad input", "[io][clusters]") {
   CHECK_ERROR(graft::tf_idf({"a"}, {-1}), "positive idf", "-1");
   CHECK_ERROR(graft::tf_idf({"a"}, {}), "terms=1", "idf=0");
 }
+
+}  // namespace tf_idf_tests

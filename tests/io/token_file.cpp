@@ -14,6 +14,8 @@
 
 #include "io/io_test.hpp"
 
+namespace token_file_tests {
+
 namespace {
 
 std::vector<std::int32_t> all(const graft::token_file& file) {
@@ -163,3 +165,5 @@ TEST_CASE("token_file: bin files that are wrong", "[io][token_file]") {
   CHECK_ERROR(graft::token_file(folder / "none.bin"), "none.bin", "No such file");
   CHECK_ERROR(graft::token_file(folder.path()), "no regular file");
 }
+
+}  // namespace token_file_tests

@@ -10,6 +10,8 @@
 
 #include <graft/io/troff.hpp>
 
+namespace troff_tests {
+
 namespace {
 
 std::string text_of(std::string_view page, bool* stub = nullptr) {
@@ -287,3 +289,5 @@ brief
        "\n"
        "-b brief\n");
 }
+
+}  // namespace troff_tests

@@ -14,6 +14,8 @@
 
 #include "io/io_test.hpp"
 
+namespace truncated_svd_tests {
+
 namespace {
 
 using graft::index_t;
@@ -175,3 +177,5 @@ TEST_CASE("truncated_svd: bad input", "[io][clusters]") {
   options.dimensions = 0;
   CHECK_ERROR(graft::make_truncated_svd(ctx, matrix(1, 1, {1.0}), options), "dimensions >= 1", "got 0");
 }
+
+}  // namespace truncated_svd_tests

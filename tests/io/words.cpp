@@ -11,6 +11,8 @@
 
 #include <graft/io/words.hpp>
 
+namespace words_tests {
+
 namespace {
 
 std::vector<std::string> words(std::string_view text) {
@@ -58,3 +60,5 @@ TEST_CASE("words: where pieces end does not matter", "[io][words]") {
     CHECK(found == whole);
   }
 }
+
+}  // namespace words_tests

@@ -228,7 +228,7 @@ inline std::vector<double> random_scores(index_t experts, std::uint64_t seed) {
   return reference_softmax(values).values;
 }
 
-inline bool all_zero(const std::vector<double>& values) {
+inline bool no_derivative(const std::vector<double>& values) {
   return std::all_of(values.begin(), values.end(), [](double d) { return d == 0; });
 }
 
@@ -245,7 +245,7 @@ void balancer_derivative_laws(const B& balancer, index_t experts) {
     }
     const auto loss = [&] { return balancer.loss(at.view()); };
     REQUIRE(std::isfinite(loss()));
-    if (all_zero(to_score)) {
+    if (no_derivative(to_score)) {
       const double before = loss();
       for (double& score : at.mean_scores) {
         score += 0.1;
@@ -255,7 +255,7 @@ void balancer_derivative_laws(const B& balancer, index_t experts) {
     } else {
       REQUIRE(gradient_mismatch(loss, at.mean_scores, to_score) == "");
     }
-    if (!all_zero(to_weight)) REQUIRE(gradient_mismatch(loss, at.mean_weights, to_weight) == "");
+    if (!no_derivative(to_weight)) REQUIRE(gradient_mismatch(loss, at.mean_weights, to_weight) == "");
 
     // One token: mean_squared_lse is lse^2, and d_log_sum_exp the derivative of the loss to lse.
     std::vector<double> lse = {0.3 + static_cast<double>(seed)};

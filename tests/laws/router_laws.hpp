@@ -254,7 +254,7 @@ void router_promises(const R& router, index_t experts, const router_law_options&
   routing_token<double> at = law_token<double>(false, 1);
   const routed_token<double> token = route_one(router, serial, logits, at);
   at.at.seed += 1;
-  at.at.step += 1000;
+  at.at.step = at.at.step + 1000;
   at.at.first_token += 77;
   REQUIRE(route_one(router, serial, logits, at) == token);
 }

@@ -16,6 +16,8 @@
 #include "layer_check.hpp"
 #include "shuffled_context.hpp"
 
+namespace attention_experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -220,3 +222,5 @@ TEST_CASE("layers: attention_experts: names, extents and refusals", "[layers]") 
   CHECK_THROWS_WITH((attention_experts{.experts = 2, .experts_per_token = 3}.check(shape)),
                     Catch::Contains("got experts=2, experts_per_token=3"));
 }
+
+}  // namespace attention_experts_tests

@@ -13,6 +13,8 @@
 
 #include "layer_check.hpp"
 
+namespace dense_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -235,3 +237,5 @@ TEST_CASE("layers: frozen parameters of a dense block leave the other gradients 
     for (std::size_t i = 0; i < all.size(); ++i) REQUIRE(layer.gradients[i] == (i >= begin && i < end ? 0.0 : all[i]));
   }
 }
+
+}  // namespace dense_tests

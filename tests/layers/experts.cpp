@@ -16,6 +16,8 @@
 
 #include "moe_check.hpp"
 
+namespace experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -39,7 +41,7 @@ void set_up(L& layout) {
 }
 template <class L>
 transformer_shape shape_of() {
-  transformer_shape shape = test::with_experts(3);
+  transformer_shape shape = test::shape_with_experts(3);
   if (L::spec.shared != shared_expert_mode::none) shape.shared_hidden = 4;
   return shape;
 }
@@ -74,7 +76,7 @@ TEMPLATE_TEST_CASE("layers: gradients of moe with every form of experts", "[laye
 
 TEST_CASE("layers: experts of one width are the plain layer, bit for bit, and lie in memory as it does", "[layers]") {
   context<cpu> ctx({.threads = 1});
-  const transformer_shape shape = test::with_experts(3);
+  const transformer_shape shape = test::shape_with_experts(3);
   const policies_over<routed> plain{.balancer = strong};
   policies_over<mixed_width> equal{.balancer = strong};
   equal.layout.experts_form.widths = {5, 5, 5};
@@ -102,7 +104,7 @@ TEST_CASE("layers: experts of one width are the plain layer, bit for bit, and li
 }
 
 TEST_CASE("layers: parameters that a token uses, with forms of experts", "[layers]") {
-  const transformer_shape shape = test::with_experts(3);
+  const transformer_shape shape = test::shape_with_experts(3);
   const auto active = [&](const auto& policies) { return policies.active_parameters(policies.specs(shape), shape, 0); };
   const double gate = 3 * 6;
   policies_over<mixed_width> mixed;
@@ -113,3 +115,5 @@ TEST_CASE("layers: parameters that a token uses, with forms of experts", "[layer
   low.layout.experts_form.rank = 2;
   CHECK(active(low) == gate + 2 * (3 * 6 * 5 + 3 * 2 * 11));
 }
+
+}  // namespace experts_tests

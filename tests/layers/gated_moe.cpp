@@ -17,6 +17,8 @@
 
 #include "moe_check.hpp"
 
+namespace gated_moe_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -31,7 +33,7 @@ using layer_of = owned_layer<policies_of<R>::template parameters>;
 // Normal numbers; what starts as a constant starts so here, where it has a gradient.
 template <class R>
 layer_of<R> make_layer(const policies_of<R>& policies, index_t experts) {
-  layer_of<R> layer(policies.specs(with_experts(experts)));
+  layer_of<R> layer(policies.specs(shape_with_experts(experts)));
   for (const tensor_entry& entry : layer.layout.tensors)
     if (entry.init.distribution == initializer::kind::constant)
       for (index_t i = 0; i < entry.size(); ++i)
@@ -85,7 +87,7 @@ TEST_CASE("layers: with expert choice of all tokens the mixture is the soft one"
   constexpr index_t experts = 3;
   moe_policies<expert_choice<3>, no_balancer, routed> policies;
   policies.router.capacity_factor = 3;  // each expert takes every token
-  owned_moe layer(policies.specs(with_experts(experts)));
+  owned_moe layer(policies.specs(shape_with_experts(experts)));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   context<cpu> ctx({.threads = 1});
   workspace_scope scope(ctx);
@@ -104,10 +106,12 @@ TEST_CASE("layers: with expert choice of all tokens the mixture is the soft one"
 }
 
 TEST_CASE("layers: every token meets all rows of a gate, and K experts", "[layers]") {
-  const transformer_shape shape = with_experts(5);
+  const transformer_shape shape = shape_with_experts(5);
   const policies_of<flex_olmo<2>> owned{};
   const policies_of<expert_choice<5>> chosen{};
   const double expert = 3 * 6 * 5;
   CHECK(owned.active_parameters(owned.specs(shape), shape, 0) == 2 * expert + 5 * (6 + 1));
   CHECK(chosen.active_parameters(chosen.specs(shape), shape, 0) == 2 * expert + 5 * 6);
 }
+
+}  // namespace gated_moe_tests

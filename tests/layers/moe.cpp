@@ -17,6 +17,8 @@
 
 #include "moe_check.hpp"
 
+namespace moe_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -47,7 +49,7 @@ TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", t
   CAPTURE(TestType::name, TestType::spec.experts_per_token, experts, groups);
   context<cpu> ctx({.threads = 1});
   const policies_of<TestType> policies{.balancer = strong};
-  owned_moe layer(policies.specs(with_experts(experts)));
+  owned_moe layer(policies.specs(shape_with_experts(experts)));
   tensor<double> x = tensor<double>::random(8, 6, 2);
   CHECK(moe_mismatch(ctx, layer, x, policies, pass_of(experts, groups)) == "");
 }
@@ -55,7 +57,7 @@ TEMPLATE_TEST_CASE("layers: moe gradients by central differences", "[layers]", t
 TEST_CASE("layers: moe experts with no token get a gradient of zero", "[layers]") {
   context<cpu> ctx({.threads = 1});
   const policies_of<top_k<2>> policies{.balancer = strong};
-  owned_moe layer(policies.specs(with_experts(5)));
+  owned_moe layer(policies.specs(shape_with_experts(5)));
   // The first input is 1 throughout; experts 0, 2 and 4 have a logit far below: all tokens go to 1 and 3.
   tensor<double> x = tensor<double>::random(8, 6, 2);
   double* gate = layer.tensor_values("gate.weight");
@@ -72,7 +74,7 @@ TEST_CASE("layers: moe experts with no token get a gradient of zero", "[layers]"
 }
 
 TEST_CASE("layers: moe with all experts equals the soft mixture and the sum by hand", "[layers]") {
-  const transformer_shape shape = with_experts(3);
+  const transformer_shape shape = shape_with_experts(3);
   owned_moe layer(moe_policies<top_k<3>, no_balancer, routed>{}.specs(shape));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> hard = moe_output(moe_policies<top_k<3>, no_balancer, routed>{}, layer, x);
@@ -94,7 +96,7 @@ TEST_CASE("layers: moe with all experts equals the soft mixture and the sum by h
 }
 
 TEST_CASE("layers: moe takes whole experts by the weights of its router", "[layers]") {
-  const transformer_shape shape = with_experts(5);
+  const transformer_shape shape = shape_with_experts(5);
   owned_moe layer(moe_policies<top_k<2>, no_balancer, routed>{}.specs(shape));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> got = moe_output(moe_policies<top_k<2>, no_balancer, routed>{}, layer, x);
@@ -115,7 +117,7 @@ TEST_CASE("layers: moe takes whole experts by the weights of its router", "[laye
 
 TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when weights sum to one", "[layers]",
                    top_k<1>, top_k<2>, top_k<4>, soft_router<4>) {
-  const transformer_shape shape = with_experts(4);
+  const transformer_shape shape = shape_with_experts(4);
   const moe_policies<TestType, no_balancer, routed> policies{};
   owned_moe layer(policies.specs(shape));
   for (const char* part : {"w1", "w2", "w3"})
@@ -128,7 +130,7 @@ TEMPLATE_TEST_CASE("layers: moe of identical experts equals the dense layer when
 }
 
 TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backward too", "[layers]") {
-  const transformer_shape shape = with_experts(1);
+  const transformer_shape shape = shape_with_experts(1);
   const moe_policies<top_k<1>, no_balancer, routed> policies{};
   owned_moe mixture(policies.specs(shape));
   owned_layer<swiglu_ffn_parameters> dense(swiglu_ffn_specs(shape.width, shape.hidden));
@@ -155,7 +157,7 @@ TEST_CASE("layers: moe of one expert equals the dense layer bit for bit, backwar
 
 // What a token gives depends on no other token: a dropless layer has no capacity.
 TEST_CASE("layers: moe gives each token the same, alone or in a batch, in any order", "[layers]") {
-  owned_moe layer(policies_of<top_k<2>>{}.specs(with_experts(5)));
+  owned_moe layer(policies_of<top_k<2>>{}.specs(shape_with_experts(5)));
   const tensor<double> x = tensor<double>::random(9, 6, 3);
   const tensor<double> together = moe_output(policies_of<top_k<2>>{}, layer, x);
   for (index_t t = 0; t < 9; ++t) {
@@ -168,16 +170,16 @@ TEST_CASE("layers: moe gives each token the same, alone or in a batch, in any or
 }
 
 TEST_CASE("layers: moe refuses more slots than experts and experts that contradict the shape", "[layers]") {
-  CHECK_THROWS_WITH((moe_policies<top_k<4>, no_balancer, routed>{}.check(with_experts(3))),
+  CHECK_THROWS_WITH((moe_policies<top_k<4>, no_balancer, routed>{}.check(shape_with_experts(3))),
                     "moe: expected experts_per_token <= experts, got experts_per_token=4, experts=3");
-  CHECK_THROWS_WITH((moe_policies<top_k<2>, no_balancer, routed_experts<4>>{}.check(with_experts(3))),
+  CHECK_THROWS_WITH((moe_policies<top_k<2>, no_balancer, routed_experts<4>>{}.check(shape_with_experts(3))),
                     "moe: the layout fixes 4 experts, the shape has 3");
-  CHECK_THROWS_AS(no_mixture{}.check(with_experts(3)), error);
-  CHECK_NOTHROW((moe_policies<top_k<3>, no_balancer, routed>{}.check(with_experts(3))));
+  CHECK_THROWS_AS(no_mixture{}.check(shape_with_experts(3)), error);
+  CHECK_NOTHROW((moe_policies<top_k<3>, no_balancer, routed>{}.check(shape_with_experts(3))));
 }
 
 TEST_CASE("layers: mixture block gradients by central differences", "[layers]") {
-  const transformer_shape shape = with_experts(3);
+  const transformer_shape shape = shape_with_experts(3);
   const index_t positions = 4;
   context<cpu> ctx({.threads = 1});
   mixture_type mixed;
@@ -207,3 +209,5 @@ TEST_CASE("layers: mixture block gradients by central differences", "[layers]") 
               block_backward<mixture_type, exact>(pass, mixed, weights, gradients, saved, d_in, 0.5);
             }) == "");
 }
+
+}  // namespace moe_tests

@@ -25,7 +25,7 @@ template <class Leaf>
 using moe_tree = moe_parameters<Leaf, linear_gate, swiglu_experts>;
 using owned_moe = owned_layer<moe_tree>;
 
-inline transformer_shape with_experts(index_t experts) {
+inline transformer_shape shape_with_experts(index_t experts) {
   return {.vocabulary = 11,
           .width = 6,
           .blocks = 1,

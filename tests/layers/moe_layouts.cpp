@@ -18,6 +18,8 @@
 
 #include "moe_check.hpp"
 
+namespace moe_layouts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -37,7 +39,7 @@ using policies_over = moe_policies<top_k<K>, balancers, L>;
 // E experts of width 5, where the layout has a shared expert one of width 4.
 template <class L>
 transformer_shape shape_for(index_t experts) {
-  transformer_shape shape = with_experts(experts);
+  transformer_shape shape = shape_with_experts(experts);
   if (L::spec.shared != shared_expert_mode::none) shape.shared_hidden = 4;
   return shape;
 }
@@ -111,7 +113,7 @@ TEMPLATE_TEST_CASE("layers: moe with room for every token equals the dropless la
                    "[layers]", by_position, by_probability) {
   const auto roomy = policies_at<TestType>(5);
   const policies_over<routed> dropless{.balancer = strong};
-  owned_moe layer(dropless.specs(with_experts(5))), other(dropless.specs(with_experts(5)));
+  owned_moe layer(dropless.specs(shape_with_experts(5))), other(dropless.specs(shape_with_experts(5)));
   const tensor<double> x = tensor<double>::random(9, 6, 3), d_out = tensor<double>::random(9, 6, 4);
   context<cpu> ctx({.threads = 1});
   const auto run = [&](const auto& policies, owned_moe& of) {
@@ -131,7 +133,7 @@ TEMPLATE_TEST_CASE("layers: moe with padded rows equals the compact one", "[laye
   CAPTURE(factor);
   const auto compact = policies_at<TestType>(factor);
   const auto padded = policies_at<pad_to_capacity<TestType>>(factor);
-  owned_moe layer(compact.specs(with_experts(5))), other(compact.specs(with_experts(5)));
+  owned_moe layer(compact.specs(shape_with_experts(5))), other(compact.specs(shape_with_experts(5)));
   const tensor<double> x = tensor<double>::random(9, 6, 3), d_out = tensor<double>::random(9, 6, 4);
   const counted_output want = run_counted(compact, layer, x), got = run_counted(padded, layer, x);
   CHECK(mismatch(got.out, want.out, rounding) == "");
@@ -155,7 +157,7 @@ TEST_CASE("layers: moe drops what is beyond the capacity, counts it, and leaves 
   // Both slots of every token go to experts 1 and 3 of 5: C = ceil(1.0 * 16 / 5) = 4, so 4 of 8 slots of each are
   // dropped, those of the tokens 4 to 7.
   const auto policies = policies_at<by_position>(1.0);
-  owned_moe layer(policies.specs(with_experts(5)));
+  owned_moe layer(policies.specs(shape_with_experts(5)));
   tensor<double> x = tensor<double>::random(8, 6, 2);
   double* gate = layer.tensor_values("gate.weight");
   for (index_t t = 0; t < x.rows; ++t) x(t, 0) = 1;
@@ -212,7 +214,7 @@ TEMPLATE_TEST_CASE("layers: moe with a shared expert against the equation", "[la
 
 TEST_CASE("layers: moe of identical experts, the shared one too, averaged, equals the dense layer", "[layers]") {
   const moe_policies<top_k<2>, no_balancer, averaged> policies{};
-  transformer_shape shape = with_experts(4);
+  transformer_shape shape = shape_with_experts(4);
   shape.shared_hidden = shape.hidden;
   owned_moe layer(policies.specs(shape));
   for (const auto& [part, shared] : {std::pair{"w1", "gate_proj"}, {"w3", "up_proj"}, {"w2", "down_proj"}}) {
@@ -276,3 +278,5 @@ TEST_CASE("layers: parameters of a layer with a shared expert", "[layers]") {
   CHECK_THROWS_WITH((moe_policies<top_k<2>, no_balancer, routed>{}.check(with)),
                     "moe: the layout routed has no shared expert, expected shared_hidden=0, got 7");
 }
+
+}  // namespace moe_layouts_tests

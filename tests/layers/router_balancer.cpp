@@ -23,6 +23,8 @@
 
 #include "laws/balancer_laws.hpp"
 
+namespace router_balancer_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -187,3 +189,5 @@ TEST_CASE("routing: loss_free_bias evens the load of sigmoid_top_k", "[layers]")
   CHECK(first > 0.8);
   CHECK(last < 0.1);
 }
+
+}  // namespace router_balancer_tests

@@ -22,6 +22,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace routing_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -499,3 +501,5 @@ TEST_CASE("routing: normalised sigmoid scores", "[layers]") {
   routed_pass soft = pass;
   CHECK(route(ctx, by_sigmoid{}, z_loss{}, pass).loss == route(ctx, top_k<2>{}, z_loss{}, soft).loss);
 }
+
+}  // namespace routing_tests

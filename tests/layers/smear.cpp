@@ -21,6 +21,8 @@
 #include "shuffled_context.hpp"
 #include "train/training_check.hpp"
 
+namespace smear_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -32,7 +34,7 @@ using pass_type = routing_pass<double, host_space>;
 
 constexpr index_t width = 6, hidden = 5, positions = 7, sequences = 2, rows = sequences * positions;
 
-transformer_shape with_experts(index_t experts) {
+transformer_shape shape_with_experts(index_t experts) {
   return {.vocabulary = 11,
           .width = width,
           .blocks = 1,
@@ -209,7 +211,7 @@ TEMPLATE_TEST_CASE("layers: smear gradients by central differences", "[layers]",
   TestType mixture = small_mixture<TestType>();
   mixture.normalise_gate = normalise;
   mixture.dropout = dropout;
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(experts)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(experts)));
   tensor<double> x = tensor<double>::random(rows, width, 2);
   const pass_memory memory(experts, padding);
   CHECK(smear_mismatch(ctx, mixture, layer, x, memory.pass) == "");
@@ -220,7 +222,7 @@ TEMPLATE_TEST_CASE("layers: smear equals its equations", "[layers]", causal_smea
   CAPTURE(TestType::causal(), normalise, padding);
   TestType mixture = small_mixture<TestType>();
   mixture.normalise_gate = normalise;
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(3)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(3)));
   const tensor<double> x = tensor<double>::random(rows, width, 2);
   pass_memory memory(3, padding);
   const tensor<double> got = smear_output(mixture, layer, x, memory.pass);
@@ -241,7 +243,7 @@ TEMPLATE_TEST_CASE("layers: smear equals its equations", "[layers]", causal_smea
 
 TEMPLATE_TEST_CASE("layers: smear of identical experts equals the dense layer", "[layers]", causal_smear, whole_smear) {
   const TestType mixture = small_mixture<TestType>();
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(4)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(4)));
   for (const char* part : {"w1", "w2", "w3"})
     for (index_t e = 1; e < 4; ++e)
       std::copy_n(layer.tensor_values(std::string("experts.0.") + part + ".weight"), width * hidden,
@@ -256,7 +258,7 @@ TEMPLATE_TEST_CASE("layers: smear of identical experts equals the dense layer", 
 TEMPLATE_TEST_CASE("layers: smear of one expert equals the dense layer bit for bit", "[layers]", causal_smear,
                    whole_smear) {
   const TestType mixture = small_mixture<TestType>();
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(1)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(1)));
   owned_layer<swiglu_ffn_parameters> dense(swiglu_ffn_specs(width, hidden));
   const index_t size = width * hidden;
   std::copy_n(layer.tensor_values("experts.0.w1.weight"), size, dense.tensor_values("gate_proj.weight"));
@@ -286,7 +288,7 @@ TEMPLATE_TEST_CASE("layers: smear of one expert equals the dense layer bit for b
 TEST_CASE("layers: smear by earlier segments is causal, by the sequence it is not", "[layers]") {
   STATIC_REQUIRE(causal_smear::causal());
   STATIC_REQUIRE_FALSE(whole_smear::causal());
-  owned_layer<smear_parameters> layer(causal_smear{}.specs(with_experts(3)));
+  owned_layer<smear_parameters> layer(causal_smear{}.specs(shape_with_experts(3)));
   const tensor<double> x = tensor<double>::random(rows, width, 3);
   const pass_memory memory(3);
   const causal_smear causal = small_mixture<causal_smear>();
@@ -317,7 +319,7 @@ TEST_CASE("layers: smear by earlier segments is causal, by the sequence it is no
 
 TEST_CASE("layers: smear gives a prefix what it gives it in the whole sequence", "[layers]") {
   const causal_smear mixture = small_mixture<causal_smear>();
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(3)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(3)));
   const tensor<double> x = tensor<double>::random(rows, width, 3);
   const pass_memory memory(3);
   const tensor<double> whole = smear_output(mixture, layer, x, memory.pass);
@@ -337,7 +339,7 @@ TEST_CASE("layers: smear drops experts by sequence, the same in one pass and in 
   causal_smear mixture = small_mixture<causal_smear>();
   mixture.dropout = 0.5;
   const index_t experts = 8;
-  owned_layer<smear_parameters> layer(mixture.specs(with_experts(experts)));
+  owned_layer<smear_parameters> layer(mixture.specs(shape_with_experts(experts)));
   const tensor<double> x = tensor<double>::random(rows, width, 3);
   pass_memory memory(experts);
   context<cpu> ctx({.threads = 1});
@@ -389,7 +391,8 @@ TEST_CASE("layers: smear drops experts by sequence, the same in one pass and in 
 }
 
 TEST_CASE("layers: smear gives the same whatever it merges at once", "[layers]") {
-  owned_layer<smear_parameters> one(causal_smear{}.specs(with_experts(3))), all(causal_smear{}.specs(with_experts(3)));
+  owned_layer<smear_parameters> one(causal_smear{}.specs(shape_with_experts(3))),
+      all(causal_smear{}.specs(shape_with_experts(3)));
   const tensor<double> x = tensor<double>::random(rows, width, 3), d_out = tensor<double>::random(rows, width, 4);
   const pass_memory memory(3);
   const auto run = [&](owned_layer<smear_parameters>& layer, index_t rows_at_once, auto& ctx, auto kind) {
@@ -413,7 +416,7 @@ TEST_CASE("layers: smear gives the same whatever it merges at once", "[layers]")
   };
   CHECK(close(one.gradients, all.gradients));
 
-  owned_layer<smear_parameters> other(causal_smear{}.specs(with_experts(3)));
+  owned_layer<smear_parameters> other(causal_smear{}.specs(shape_with_experts(3)));
   shuffled_context shuffled(5);
   const auto c = run(other, 6, shuffled, shuffled_compute{});
   CHECK(close(a.first.values, c.first.values));
@@ -423,7 +426,8 @@ TEST_CASE("layers: smear gives the same whatever it merges at once", "[layers]")
 
 TEST_CASE("layers: smear computes nothing for frozen parameters", "[layers]") {
   const causal_smear mixture = small_mixture<causal_smear>();
-  owned_layer<smear_parameters> trained(mixture.specs(with_experts(3))), frozen(mixture.specs(with_experts(3)));
+  owned_layer<smear_parameters> trained(mixture.specs(shape_with_experts(3))),
+      frozen(mixture.specs(shape_with_experts(3)));
   const tensor<double> x = tensor<double>::random(rows, width, 3), d_out = tensor<double>::random(rows, width, 4);
   const pass_memory memory(3);
   context<cpu> ctx({.threads = 1});
@@ -450,7 +454,7 @@ TEST_CASE("layers: smear computes nothing for frozen parameters", "[layers]") {
 
 TEST_CASE("layers: smear says what it is and refuses what it cannot be", "[layers]") {
   causal_smear mixture;
-  const transformer_shape shape = with_experts(3);
+  const transformer_shape shape = shape_with_experts(3);
   CHECK_NOTHROW(mixture.check(shape));
   CHECK(causal_smear::name_of(mixture) ==
         "smear mean=earlier_segments smear.segment=64 smear.dropout=0 smear.normalise_gate=1 "
@@ -461,7 +465,7 @@ TEST_CASE("layers: smear says what it is and refuses what it cannot be", "[layer
   mixture = {};
   mixture.segment = 0;
   CHECK_THROWS_WITH(mixture.check(shape), "smear: expected segment and rows_at_once of at least 1, got 0 and 2048");
-  CHECK_THROWS_WITH(causal_smear{}.check(with_experts(0)), "smear: expected at least 1 expert, got experts=0");
+  CHECK_THROWS_WITH(causal_smear{}.check(shape_with_experts(0)), "smear: expected at least 1 expert, got experts=0");
   // One expert of 3 D F, the gate and three vectors of D and one of E.
   const double active = causal_smear{}.active_parameters(causal_smear{}.specs(shape), shape, 0);
   CHECK(active == 3 * width * hidden + 3 * width + 3 * width + 3);
@@ -519,3 +523,5 @@ TEMPLATE_TEST_CASE("layers: smear trains, with the same bits for any number of t
   }
   CHECK(one.losses(20).back() < 0.8 * first.front());
 }
+
+}  // namespace smear_tests

@@ -16,6 +16,8 @@
 #include "layer_check.hpp"
 #include "shuffled_group.hpp"
 
+namespace stitch_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -223,7 +225,7 @@ TEST_CASE("stitch: in place, in another order and with more threads the bits are
   const auto own = tensor<double>::random(6, 21, 1), source = tensor<double>::random(6, 21, 2);
   const auto logits = tensor<double>::random(6, 42, 3);
   tensor<double> serial(6, 21), shuffled(6, 21);
-  detail::merge_row<double, double, host_space> row;
+  graft::detail::merge_row<double, double, host_space> row;
   row.gates.own = own.matrix();
   row.gates.logits = logits.matrix();
   row.gates.sources.count = 1;
@@ -259,10 +261,10 @@ TEST_CASE("stitch: dropout is a function of seed, step, stitch, token, member an
 
   // As many as the rate says, within five standard deviations, and no two kinds alike.
   const auto dropout = [](index_t stitch, std::uint64_t seed, index_t step) {
-    return detail::gate_dropout::of({.seed = seed, .step = step, .training = true}, stitch, 0.25);
+    return graft::detail::gate_dropout::of({.seed = seed, .step = step, .training = true}, stitch, 0.25);
   };
   const index_t tokens = 400, chunks = 8;
-  const auto bits_of = [&](const detail::gate_dropout& source, unsigned slot) {
+  const auto bits_of = [&](const graft::detail::gate_dropout& source, unsigned slot) {
     std::vector<unsigned> bits;
     for (index_t t = 0; t < tokens; ++t)
       for (index_t c = 0; c < chunks; ++c) bits.push_back(source.kept(t, slot, c));
@@ -271,14 +273,14 @@ TEST_CASE("stitch: dropout is a function of seed, step, stitch, token, member an
   const auto base = bits_of(dropout(2, 3, 7), 1);
   double kept = 0;
   for (const unsigned each : base) kept += __builtin_popcount(each);
-  const double count = static_cast<double>(tokens * chunks * detail::stitch_lanes);
+  const double count = static_cast<double>(tokens * chunks * graft::detail::stitch_lanes);
   CHECK(std::abs(kept / count - 0.75) < 5 * std::sqrt(0.25 * 0.75 / count));
   CHECK(base != bits_of(dropout(3, 3, 7), 1));
   CHECK(base != bits_of(dropout(2, 4, 7), 1));
   CHECK(base != bits_of(dropout(2, 3, 8), 1));
   CHECK(base != bits_of(dropout(2, 3, 7), 2));
   CHECK(dropout(2, 3, 7).scale<double>() == 65536.0 / 49152.0);
-  CHECK(detail::gate_dropout::of({}, 0, 0.25).threshold == 0);  // none in evaluation
+  CHECK(graft::detail::gate_dropout::of({}, 0, 0.25).threshold == 0);  // none in evaluation
 }
 
 TEST_CASE("stitch: at the start all members weigh alike, and models that agree stay what they are", "[layers]") {
@@ -358,3 +360,5 @@ TEST_CASE("stitch: the idle block of the gate is counted and never trained", "[l
   CHECK(wide.find("gate.0.1.weight")->rows == 8);
   CHECK(wide.find("gate.0.1.weight")->columns == 8);
 }
+
+}  // namespace stitch_tests

@@ -18,6 +18,8 @@
 #include "io/io_test.hpp"
 #include "train/training_check.hpp"
 
+namespace attention_experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -271,3 +273,5 @@ TEST_CASE("trainable: bam with adapters trains routers and adapters, all else ke
   }
   CHECK(moved == 2 * 2 * (1 + 3));
 }
+
+}  // namespace attention_experts_tests

@@ -16,6 +16,8 @@
 
 #include <graft/mix/model_directories.hpp>
 
+namespace directories_tests {
+
 using namespace graft;
 namespace fs = std::filesystem;
 
@@ -95,3 +97,5 @@ TEST_CASE("identify_tokenizer: the byte tokenizer is known by its file", "[mix]"
   const fs::path a = foreign_model(folder.path / "a", 1, byte_tokenizer_json().dump());
   CHECK(load_model_info(a).tokenizer == tokenizer_card{"byte", 257});
 }
+
+}  // namespace directories_tests

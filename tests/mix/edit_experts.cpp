@@ -20,6 +20,8 @@
 #include <graft/policies/expert_layout/with_experts.hpp>
 #include <graft/policies/router/top_k.hpp>
 
+namespace edit_experts_tests {
+
 using namespace graft;
 namespace fs = std::filesystem;
 
@@ -333,3 +335,5 @@ TEST_CASE("edit_experts: wrong input is refused with a sentence and nothing is w
   same_model(out, out);
   CHECK(load_model_info(out).config.experts_per_token == 1);
 }
+
+}  // namespace edit_experts_tests

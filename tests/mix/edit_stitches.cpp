@@ -12,6 +12,8 @@
 
 #include "models/stitched_check.hpp"
 
+namespace edit_stitches_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -101,3 +103,5 @@ TEST_CASE("edit_stitches: what is refused", "[mix]") {
                     "copy_stitches: expected stitches.0.gate.1.0.weight of 8 x 8, got none");
   CHECK_THROWS_AS(copy_stitches(four, one, {0, 1}), error);
 }
+
+}  // namespace edit_stitches_tests

@@ -15,6 +15,8 @@
 
 #include "mix/planned_mix.hpp"
 
+namespace experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -229,3 +231,5 @@ TEST_CASE("mix experts: planners as a command line says them", "[mix][experts]")
                             "counts=", "counts", "counts=1,,2", "granular=2", "granular=2,2,1,1,1", "soup"})
     CHECK_THROWS_AS(parse_expert_planner(wrong), error);
 }
+
+}  // namespace experts_tests

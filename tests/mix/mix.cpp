@@ -19,6 +19,8 @@
 #include <graft/policies/expert_layout/routed.hpp>
 #include <graft/policies/router/top_k.hpp>
 
+namespace mix_tests {
+
 using namespace graft;
 
 namespace {
@@ -330,3 +332,5 @@ TEST_CASE("mix: a soup keeps the sign of zeros", "[mix]") {
   CHECK(std::signbit(out[0]));
   CHECK(out[0] == 0.0f);
 }
+
+}  // namespace mix_tests

@@ -13,6 +13,8 @@
 
 #include "models/model_check.hpp"
 
+namespace mixed_models_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -45,3 +47,5 @@ TEMPLATE_TEST_CASE("mix: a btx mix of copies of a seed gives the seed's logits",
   // Weights of K experts sum to one up to 2K u, and two blocks carry that on, through logits below 10.
   CHECK(mismatch(got, want, [](index_t, index_t) { return 1e-12; }) == "");
 }
+
+}  // namespace mixed_models_tests

@@ -15,6 +15,8 @@
 
 #include "train/training_check.hpp"
 
+namespace trainable_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -125,3 +127,5 @@ TEST_CASE("trainable: experts by name", "[mix]") {
   CHECK_THROWS_WITH(experts_named(experts, {"law"}), "expected one of the experts public, code, math, got law");
   CHECK_THROWS_WITH(experts_named({}, {"law"}), "expected one of the experts (it has no names), got law");
 }
+
+}  // namespace trainable_tests

@@ -21,6 +21,8 @@
 
 #include "mix/planned_mix.hpp"
 
+namespace upcycle_tests {
+
 using namespace graft;
 using namespace graft::test;
 namespace fs = std::filesystem;
@@ -294,3 +296,5 @@ TEST_CASE("upcycle: planners as a command line says them", "[mix][upcycle]") {
                     "mix: recipe upcycle wants embedding parameters that all branches share, but "
                     "model.embed_tokens.weight of branch1 is not that of branch0");
 }
+
+}  // namespace upcycle_tests

@@ -13,6 +13,8 @@
 
 #include "model_check.hpp"
 
+namespace any_mixture_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -75,3 +77,5 @@ TEST_CASE("any_mixture: options by name, copies of their own", "[models]") {
                     Catch::Contains("expected one of the options router.gate.stddev, router.gate.jitter") &&
                         Catch::Contains("got balancer.switch_loss.coeficient"));
 }
+
+}  // namespace any_mixture_tests

@@ -22,6 +22,8 @@
 
 #include "model_gradients.hpp"
 
+namespace attention_experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -36,7 +38,7 @@ template <class C>
 using dense_moa = transformer<with_attention_experts<no_mixture>, C>;
 
 template <class Model>
-std::vector<double> logits_of(Model& model, const token_batch& batch) {
+std::vector<double> all_logits_of(Model& model, const token_batch& batch) {
   using M = typename Model::M;
   const index_t rows = batch.sequences * batch.positions, vocabulary = model.shape().vocabulary;
   std::vector<M> out(static_cast<std::size_t>(rows * vocabulary));
@@ -86,7 +88,7 @@ TEMPLATE_TEST_CASE("models: one attention expert is the attention, bit for bit",
   model.initialize(2);
   copy_attention(dense, model);
   const token_batch batch(2, 6, 11);
-  CHECK(logits_of(model, batch) == logits_of(dense, batch));
+  CHECK(all_logits_of(model, batch) == all_logits_of(dense, batch));
 }
 
 TEST_CASE("models: equal attention experts compute what each of them does", "[models]") {
@@ -101,7 +103,7 @@ TEST_CASE("models: equal attention experts compute what each of them does", "[mo
   model.initialize(2);
   copy_attention(dense, model);
   const token_batch batch(2, 6, 11);
-  const std::vector<double> got = logits_of(model, batch), want = logits_of(dense, batch);
+  const std::vector<double> got = all_logits_of(model, batch), want = all_logits_of(dense, batch);
   // Weights sum to one up to a few roundings; two blocks carry that on.
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-12);
 
@@ -119,12 +121,12 @@ TEST_CASE("models: adapters of attention experts change nothing at the start", "
   plain.initialize(4);
   with_adapters.initialize(4);
   const token_batch batch(2, 6, 11);
-  CHECK(logits_of(with_adapters, batch) == logits_of(plain, batch));
+  CHECK(all_logits_of(with_adapters, batch) == all_logits_of(plain, batch));
   // And they are there.
   with_adapters.parameters()
       .master()[with_adapters.layout().find("model.layers.0.self_attn.experts.1.adapter.weight")->offset] = 2;
   with_adapters.parameters().refresh(ctx);
-  CHECK(logits_of(with_adapters, batch) != logits_of(plain, batch));
+  CHECK(all_logits_of(with_adapters, batch) != all_logits_of(plain, batch));
 }
 
 TEST_CASE("models: attention experts over any_mixture give the bits of those over its type", "[models]") {
@@ -172,7 +174,7 @@ TEST_CASE("models: attention experts from a cache", "[models]") {
   randomize(model, 3);
   REQUIRE(model.can_cache());
   const token_batch text(1, 12, 11);
-  const std::vector<double> all = logits_of(model, text);
+  const std::vector<double> all = all_logits_of(model, text);
   auto cache = model.make_cache(12);
   std::vector<double> logits(11);
   for (const index_t end : {5, 6, 7, 10, 12}) {  // five tokens, one, one, three, two
@@ -223,3 +225,5 @@ TEST_CASE("counts: what BAM with adapters trains, from the type", "[models]") {
   // With common keys and values there is one pair instead of four.
   CHECK(parameter_count(bts_four, bts_bam({}, {.shared_kv = true})) == 8'399'711'232 - 20 * 3 * 2 * 128 * 3072);
 }
+
+}  // namespace attention_experts_tests

@@ -10,6 +10,8 @@
 #include <graft/policies/expert_layout/routed.hpp>
 #include <graft/policies/router/top_k.hpp>
 
+namespace counts_tests {
+
 using namespace graft;
 
 namespace {
@@ -87,3 +89,5 @@ TEST_CASE("counts: tying, QK-norm and experts change the count by what they hold
   CHECK(active_parameter_count(shape, two) == parameter_count(tiny) + 2 * (90 + 3 * 6));
   CHECK(make_layout(transformer_specs(shape, two)).parameter_count() == parameter_count(shape, two));
 }
+
+}  // namespace counts_tests

@@ -21,6 +21,8 @@
 #include "model_check.hpp"
 #include "shuffled_context.hpp"
 
+namespace forest_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -667,3 +669,5 @@ TEST_CASE("forest: wrong members and priors are refused", "[models][forest]") {
                     "forest: expected a temperature above 0, got 0");
   CHECK_THROWS_WITH(model.update_prior(1.5), "forest: expected a share of the newest sequence in [0, 1], got 1.5");
 }
+
+}  // namespace forest_tests

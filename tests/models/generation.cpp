@@ -21,6 +21,8 @@
 
 #include "model_check.hpp"
 
+namespace generation_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -267,3 +269,5 @@ TEST_CASE("generation: a sampler draws from the most likely tokens", "[models]")
   CHECK(seen({.temperature = 1, .top_p = 0.5}) == set{1, 3});
   CHECK(seen({.temperature = 1, .top_k = 3, .top_p = 0.99}) == set{1, 3, 5});
 }
+
+}  // namespace generation_tests

@@ -10,6 +10,8 @@
 
 #include "model_gradients.hpp"
 
+namespace gradients_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -63,3 +65,5 @@ TEST_CASE("models: gradients of a mixture one of whose experts has no token", "[
     CHECK(any == (entry.expert != 2));
   }
 }
+
+}  // namespace gradients_tests

@@ -18,6 +18,8 @@
 
 #include "model_gradients.hpp"
 
+namespace moe_shapes_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -257,3 +259,5 @@ TEMPLATE_TEST_CASE("moe_shapes: the same bits twice and on two threads", "[model
   CHECK(once == run(1));
   CHECK(once == run(2));
 }
+
+}  // namespace moe_shapes_tests

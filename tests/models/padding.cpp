@@ -14,6 +14,8 @@
 
 #include "model_check.hpp"
 
+namespace padding_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -98,3 +100,5 @@ TEMPLATE_TEST_CASE("models: a padded batch equals the batch without padding", "[
   }
   CHECK(std::abs(run(model, shorter).metrics.loss_sum - want.metrics.loss_sum) <= 1e-12 * want.metrics.loss_sum);
 }
+
+}  // namespace padding_tests

@@ -26,6 +26,8 @@
 
 #include "model_check.hpp"
 
+namespace parity_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -219,3 +221,5 @@ TEST_CASE("models: parity tells apart mixtures of one and of two experts a token
   CHECK(result.fp64_mismatch.find("logits is off by ") != std::string::npos);
   CHECK(result.fp32_mismatch.find("logits is off by ") != std::string::npos);
 }
+
+}  // namespace parity_tests

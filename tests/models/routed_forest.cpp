@@ -16,6 +16,8 @@
 #include "bigram_member.hpp"
 #include "gradient_check.hpp"
 
+namespace routed_forest_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -278,3 +280,5 @@ TEST_CASE("expert routing: wrong options are refused", "[models][routing]") {
   CHECK_THROWS_WITH(model.router().choose(members[0]->embedding.matrix(), batch.input(), 3),
                     "expert_router: expected to choose from 1 to 2 models, got 3");
 }
+
+}  // namespace routed_forest_tests

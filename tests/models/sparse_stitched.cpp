@@ -13,6 +13,8 @@
 
 #include "stitched_check.hpp"
 
+namespace sparse_stitched_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -99,3 +101,5 @@ TEST_CASE("sparse stitched: a prompt chooses for the text that it begins", "[mod
   const matrix_view<const std::int32_t> whole(text.data(), 1, 6), start(text.data(), 1, 2);
   CHECK(from_two.choose(whole) == from_two.choose(start));
 }
+
+}  // namespace sparse_stitched_tests

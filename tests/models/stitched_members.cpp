@@ -11,6 +11,8 @@
 #include "model_gradients.hpp"
 #include "stitched_check.hpp"
 
+namespace stitched_members_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -68,3 +70,5 @@ TEST_CASE("stitched: in bf16 models that agree are the hub, and stitches learn",
   model.parameters().refresh(ctx);
   CHECK(loss() < before);
 }
+
+}  // namespace stitched_members_tests

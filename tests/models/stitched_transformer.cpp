@@ -18,6 +18,8 @@
 #include "model_gradients.hpp"
 #include "stitched_check.hpp"
 
+namespace stitched_transformer_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -344,3 +346,5 @@ TEST_CASE("stitched: what is refused", "[models]") {
   CHECK_THROWS_WITH(model.forward_backward(batch.input(), batch.target(), {}),
                     "forward_backward: no gradients are allocated, call parameters().set_trainable first");
 }
+
+}  // namespace stitched_transformer_tests

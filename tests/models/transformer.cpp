@@ -13,6 +13,8 @@
 
 #include "model_check.hpp"
 
+namespace transformer_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -233,3 +235,5 @@ TEST_CASE("models: shapes that contradict themselves or the policies are refused
   shape.blocks = 0;
   CHECK_THROWS_AS(dense_of<fp32>(ctx, shape), error);
 }
+
+}  // namespace transformer_tests

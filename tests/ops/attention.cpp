@@ -17,6 +17,8 @@
 
 #include "catch.hpp"
 
+namespace attention_tests {
+
 namespace {
 
 using namespace graft;
@@ -366,3 +368,5 @@ TEST_CASE("attention: sizes that do not fit are refused", "[ops][attention]") {
   CHECK_THROWS_WITH(attention_backward(ctx, qkv.view(), out.view(), out.view(), qkv.view(), qkv.view(), shape),
                     "attention: expected log_sum_exp of 6 x 2, got 6 x 16");
 }
+
+}  // namespace attention_tests

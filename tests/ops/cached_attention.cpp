@@ -15,6 +15,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace cached_attention_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -153,3 +155,5 @@ TEST_CASE("cached_attention: sizes that do not fit are refused", "[ops][attentio
                                    attention_shape{2, 4, 2, 1, 4}, index_t{0}),
                   error);
 }
+
+}  // namespace cached_attention_tests

@@ -16,6 +16,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace capacity_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -129,3 +131,5 @@ TEMPLATE_TEST_CASE("capacity: a padded plan gives the bits of the compact one, a
         REQUIRE(got.d_weights.at(slot / c.slots, slot % c.slots) == 0);
   }
 }
+
+}  // namespace capacity_tests

@@ -14,6 +14,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace cast_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -77,3 +79,5 @@ TEST_CASE("cast: every bfloat16 survives the way to fp32 and back, NaN stays NaN
   }
   CHECK(wrong == 0);
 }
+
+}  // namespace cast_tests

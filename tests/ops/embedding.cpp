@@ -15,6 +15,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace embedding_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -159,3 +161,5 @@ TEMPLATE_TEST_CASE("embedding: padding", "[ops]", double, float, bfloat16) {
   const auto before = tensor<M>::random(vocabulary, width, 2);
   CHECK(same_bits(backward(one, before, tensor<T>::random(count, width, 1), none), before));
 }
+
+}  // namespace embedding_tests

@@ -12,6 +12,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace head_norm_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -165,3 +167,5 @@ TEST_CASE("head_norm: gradient by central differences", "[ops]") {
   CHECK(gradient_mismatch(f, c.q_weight.values, r.d_q.values) == "");
   CHECK(gradient_mismatch(f, c.k_weight.values, r.d_k.values) == "");
 }
+
+}  // namespace head_norm_tests

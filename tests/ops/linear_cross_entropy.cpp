@@ -16,6 +16,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace linear_cross_entropy_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -204,3 +206,5 @@ TEST_CASE("linear_cross_entropy: gradient by central differences", "[ops]") {
   CHECK(gradient_mismatch(f, c.x.values, r.d_x.values) == "");
   CHECK(gradient_mismatch(f, c.head.values, r.d_head.values) == "");
 }
+
+}  // namespace linear_cross_entropy_tests

@@ -15,6 +15,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace permutation_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -267,3 +269,5 @@ TEST_CASE("permutation: gradient by central differences", "[ops]") {
   CHECK(gradient_mismatch(f, c.x.values, d_x.values) == "");
   CHECK(gradient_mismatch(f, c.weights.values, d_weights.values) == "");
 }
+
+}  // namespace permutation_tests

@@ -12,6 +12,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace reduction_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -91,3 +93,5 @@ TEST_CASE("reduction: a wider sum, a strided vector, a function of the index", "
   sum_of(ctx, wide.vector(), 10001, [](index_t i) { return static_cast<double>(i); });
   CHECK(wide.at(0, 0) == 10000.0 * 10001 / 2);
 }
+
+}  // namespace reduction_tests

@@ -14,6 +14,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace rms_norm_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -224,3 +226,5 @@ TEST_CASE("rms_norm: gradient by central differences", "[ops]") {
   CHECK(gradient_mismatch(f, c.delta.values, r.d_residual.values) == "");
   CHECK(gradient_mismatch(f, c.weight.values, r.d_weight.values) == "");
 }
+
+}  // namespace rms_norm_tests

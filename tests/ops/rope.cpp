@@ -15,6 +15,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace rope_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -236,3 +238,5 @@ TEST_CASE("rope: the table holds cosines, then sines, of position times frequenc
     }
   }
 }
+
+}  // namespace rope_tests

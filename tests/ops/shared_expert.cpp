@@ -12,6 +12,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace shared_expert_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -129,3 +131,5 @@ TEST_CASE("shared_expert: gradients by central differences", "[ops]") {
   CHECK(gradient_mismatch(f, c.shared.values, r.d_shared.values) == "");
   CHECK(gradient_mismatch(f, c.logits.values, r.d_logits.values) == "");
 }
+
+}  // namespace shared_expert_tests

@@ -15,6 +15,8 @@
 #include "reference.hpp"
 #include "shuffled_context.hpp"
 
+namespace swiglu_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -132,3 +134,5 @@ TEST_CASE("swiglu: gradient by central differences", "[ops]") {
   };
   CHECK(gradient_mismatch(f, c.gate_up.values, r.d_gate_up.values) == "");
 }
+
+}  // namespace swiglu_tests

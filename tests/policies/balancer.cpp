@@ -13,6 +13,8 @@
 
 #include "laws/balancer_laws.hpp"
 
+namespace balancer_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -324,3 +326,5 @@ TEST_CASE("balancer: options by name", "[policies]") {
   CHECK(prior.alpha == 0.75);
   CHECK_THROWS(set_option(prior, "beta", 1));
 }
+
+}  // namespace balancer_tests

@@ -19,6 +19,8 @@
 #include "laws/router_laws.hpp"
 #include "shuffled_context.hpp"
 
+namespace expert_choice_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -229,3 +231,5 @@ TEST_CASE("expert_choice: what does not fit is refused", "[policies]") {
                     "expert_choice: expected enough tokens to give each expert one, got 3 tokens, 4 "
                     "experts and capacity_factor=1");
 }
+
+}  // namespace expert_choice_tests

@@ -16,6 +16,8 @@
 
 #include "laws/expert_layout_laws.hpp"
 
+namespace expert_layout_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -134,3 +136,5 @@ TEST_CASE("expert_layout: options are found through the layouts in between", "[p
   set_option(layout, "factor", 2.0);
   CHECK(layout.base.factor == 2.0);
 }
+
+}  // namespace expert_layout_tests

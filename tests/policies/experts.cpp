@@ -15,6 +15,8 @@
 
 #include "laws/experts_laws.hpp"
 
+namespace experts_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -268,3 +270,5 @@ TEST_CASE("initialization: identity", "[policies][experts]") {
   draw_initial(entry, 7, values.data());
   CHECK(values == std::vector<double>{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0});
 }
+
+}  // namespace experts_tests

@@ -16,6 +16,8 @@
 
 #include "laws/gate_laws.hpp"
 
+namespace gate_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -207,3 +209,5 @@ TEST_CASE("eigen_gate: bases start orthonormal and return to it", "[policies]") 
   gate.retract<tested_type::shuffled_compute>(shuffled, tested.weights());
   CHECK(deviation() <= 100 * 12 * 0x1p-53);
 }
+
+}  // namespace gate_tests

@@ -21,6 +21,8 @@
 #include "laws/gate_laws.hpp"
 #include "laws/router_laws.hpp"
 
+namespace gated_routers_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -270,3 +272,5 @@ TEST_CASE("ermoe: weights of scores that are not positive", "[policies]") {
   CHECK(route({0.5, 0.5, 0.6}).selected == std::vector<std::int32_t>{2, -1});  // 0.5 is not above 0.5
   CHECK(route({0.5, 0.5, 0.5}).selected == std::vector<std::int32_t>{0, 1});
 }
+
+}  // namespace gated_routers_tests

@@ -16,6 +16,8 @@
 
 #include "laws/router_laws.hpp"
 
+namespace router_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -136,3 +138,5 @@ TEST_CASE("router: options and numbers of experts that do not fit are refused", 
     CHECK_THROWS_WITH(null.check(8), Contains("0 < rho <= 1"));
   }
 }
+
+}  // namespace router_tests

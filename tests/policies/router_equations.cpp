@@ -24,6 +24,8 @@
 #include "laws/router_row.hpp"
 #include "reference.hpp"
 
+namespace router_equations_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -336,7 +338,7 @@ TEST_CASE("router: sample_top_1 against a naive gate with its own noise", "[poli
       other.token += 1;
       CHECK(gate_of(router, l, other) != gate_of(router, l, token));
       other = token;
-      other.at.step += 1;
+      other.at.step = other.at.step + 1;
       CHECK(gate_of(router, l, other) != gate_of(router, l, token));
       other = token;
       other.layer += 1;
@@ -545,3 +547,5 @@ TEST_CASE("router: hash_router fixes different experts by id and layer, in even 
   other.table = 1;
   CHECK(experts_of(other, none, law_token<double>(true, 0)) != experts_of(router, none, law_token<double>(true, 0)));
 }
+
+}  // namespace router_equations_tests

@@ -9,6 +9,8 @@
 
 #include "laws/router_laws.hpp"
 
+namespace router_laws_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -118,3 +120,5 @@ GRAFT_TEST_FAULT(reads_an_undeclared_bias)
 GRAFT_TEST_FAULT(gradient_misses_the_mean)
 GRAFT_TEST_FAULT(probabilities_of_one_copy)
 GRAFT_TEST_FAULT(order_of_visits)
+
+}  // namespace router_laws_tests

@@ -12,6 +12,8 @@
 
 #include "laws/router_laws.hpp"
 
+namespace router_selection_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -43,3 +45,5 @@ TEMPLATE_TEST_CASE("router: null_top_k keeps the laws", "[policies]", null_top_k
     router_laws(router);
   }
 }
+
+}  // namespace router_selection_tests

@@ -12,6 +12,8 @@
 
 #include "laws/stitch_topology_laws.hpp"
 
+namespace stitch_topology_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -155,3 +157,5 @@ TEST_CASE("stitch_topology: choice by name", "[policies]") {
       any_topology::named("star"),
       "expected one of the topologies hub_and_spokes, into_hub, stitch_at_end, pair, all_to_all, got star");
 }
+
+}  // namespace stitch_topology_tests

@@ -18,6 +18,8 @@
 
 #include "reference.hpp"
 
+namespace adamw_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -147,3 +149,57 @@ TEST_CASE("adamw: a model with nothing to train and flags that do not fit are re
   CHECK_THROWS_WITH(optimizer(ctx, sample_layout(), std::vector<bool>(5, true), {}),
                     "adamw: expected a flag for each of 6 tensors, got 5");
 }
+
+TEMPLATE_TEST_CASE("adamw: a gradient whose norm is not finite changes nothing but itself", "[train]", fp64, fp32,
+                   bf16) {
+  using M = typename TestType::master;
+  using T = typename TestType::storage;
+  const parameter_layout layout = sample_layout();
+  const double bad = GENERATE(1.0, 0.0) / 0.0;  // infinity and NaN
+  context<cpu> ctx({.threads = 1});
+  adamw<compute<TestType, cpu>> optimizer(ctx, layout, trained, {});
+  tensor<M> master = tensor<M>::random(1, layout.size, 1), gradients = tensor<M>::random(1, layout.size, 2);
+  std::vector<T> narrow(static_cast<std::size_t>(layout.size), T(7.0f));
+  const view<T, 1> narrow_view = has_narrow_copy<TestType> ? view<T, 1>(narrow.data(), layout.size) : view<T, 1>();
+  optimizer.update(ctx, master.vector(), narrow_view, gradients.vector(), 0.01, 0);
+  const tensor<M> before = master;
+  const auto copy_before = narrow;
+  const std::vector<M> first(optimizer.first_moment().data, optimizer.first_moment().data + layout.size);
+
+  gradients = tensor<M>::random(1, layout.size, 3);
+  gradients.values[6500] = static_cast<M>(bad);
+  optimizer.update(ctx, master.vector(), narrow_view, gradients.vector(), 0.01, 1);
+  CHECK(!std::isfinite(optimizer.gradient_norm(ctx)));
+  CHECK(same_bits(master, before));
+  CHECK(std::memcmp(narrow.data(), copy_before.data(), narrow.size() * sizeof(T)) == 0);
+  CHECK(std::equal(first.begin(), first.end(), optimizer.first_moment().data));
+  for (const M g : gradients.values) REQUIRE(g == 0);
+  gradients = tensor<M>::random(1, layout.size, 4);
+  optimizer.update(ctx, master.vector(), narrow_view, gradients.vector(), 0.01, 1);
+  CHECK(!same_bits(master, before));
+}
+
+// The rate and the step where they stand in memory, as a recorded step has them.
+TEST_CASE("adamw: numbers given by their place are those that stand there", "[train]") {
+  const parameter_layout layout = sample_layout();
+  const auto run = [&](bool by_place) {
+    context<cpu> ctx({.threads = 1});
+    adamw<compute<fp32, cpu>> optimizer(ctx, layout, trained, {});
+    tensor<float> master = tensor<float>::random(1, layout.size, 1);
+    double rate = 0;
+    index_t step = 0;
+    for (; step < 3; ++step) {
+      rate = 0.01 * static_cast<double>(step + 1);
+      tensor<float> gradients = tensor<float>::random(1, layout.size, 2);
+      if (by_place)
+        optimizer.update(ctx, master.vector(), {}, gradients.vector(), step_value<double>::at(&rate),
+                         step_value<index_t>::at(&step));
+      else
+        optimizer.update(ctx, master.vector(), {}, gradients.vector(), rate, step);
+    }
+    return master;
+  };
+  CHECK(same_bits(run(true), run(false)));
+}
+
+}  // namespace adamw_tests

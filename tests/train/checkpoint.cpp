@@ -13,6 +13,8 @@
 
 #include "training_check.hpp"
 
+namespace checkpoint_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -130,3 +132,5 @@ TEST_CASE("checkpoint: what is no checkpoint of this run is refused and nothing 
   load_checkpoint(fresh.run, file, "data");
   CHECK(fresh.state() == p.state());
 }
+
+}  // namespace checkpoint_tests

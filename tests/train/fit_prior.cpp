@@ -21,6 +21,8 @@
 #include "models/bigram_member.hpp"
 #include "models/model_check.hpp"
 
+namespace fit_prior_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -119,3 +121,5 @@ TEST_CASE("fit_prior: the average of parameters with posterior weights", "[train
   CHECK_THROWS_WITH(posterior_weights(std::vector<double>{1, -2}),
                     "forest: expected prior weights of at least 0, got -2");
 }
+
+}  // namespace fit_prior_tests

@@ -18,6 +18,8 @@
 
 #include "models/bigram_member.hpp"
 
+namespace fit_router_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -143,3 +145,5 @@ TEST_CASE("fit_router: a run goes on from its checkpoint, with the same members 
   CHECK(weights(second) == weights(whole));
   std::filesystem::remove(path);
 }
+
+}  // namespace fit_router_tests

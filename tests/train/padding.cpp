@@ -11,6 +11,8 @@
 
 #include "train/training_check.hpp"
 
+namespace padding_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -67,3 +69,5 @@ TEMPLATE_TEST_CASE("trainer: padded batches", "[train]", dense_of<fp64>, moe_of<
   padded_source wrong{3, true};
   CHECK_THROWS_AS(run.step(wrong), error);
 }
+
+}  // namespace padding_tests

@@ -14,6 +14,8 @@
 
 #include "training_check.hpp"
 
+namespace resume_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -85,3 +87,5 @@ TEMPLATE_TEST_CASE("trainer: frozen tensors keep their bits under weight decay",
   }
   CHECK(kept > 0);
 }
+
+}  // namespace resume_tests

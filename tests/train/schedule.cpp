@@ -9,6 +9,8 @@
 
 #include <graft/train/schedule.hpp>
 
+namespace schedule_tests {
+
 using namespace graft;
 
 namespace {
@@ -56,3 +58,5 @@ TEST_CASE("schedule: no warm-up, and runs that are all warm-up", "[train]") {
   CHECK(learning_rate({.peak = 2, .warmup_steps = 8, .total_steps = 4}, 3) == 1);  // the warm-up is as it was asked for
   CHECK(learning_rate({.peak = 2, .warmup_steps = 4, .total_steps = 4}, 4) == 2);
 }
+
+}  // namespace schedule_tests

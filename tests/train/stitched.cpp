@@ -12,6 +12,8 @@
 #include "models/stitched_check.hpp"
 #include "training_check.hpp"
 
+namespace stitched_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -122,3 +124,5 @@ TEST_CASE("train stitched: a run goes on from its checkpoint, and refuses that o
   moved.members[1]->parameters().master()[0] += 1;
   CHECK_THROWS_AS(load_checkpoint(moved.run, path, "data"), error);
 }
+
+}  // namespace stitched_tests

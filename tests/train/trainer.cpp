@@ -11,6 +11,8 @@
 
 #include "training_check.hpp"
 
+namespace trainer_tests {
+
 using namespace graft;
 using namespace graft::test;
 
@@ -149,7 +151,7 @@ TEST_CASE("trainer: a run does not depend on gradients left by others", "[train]
     dense_of<fp64> model(ctx, small_shape());
     randomize(model, 1);
     if (disturbed) {
-      const token_batch batch(2, 6, 11);
+      const test::token_batch batch(2, 6, 11);
       model.parameters().set_trainable({});
       model.forward_backward(batch.input(), batch.target(), {});
     }
@@ -196,3 +198,5 @@ TEST_CASE("trainer: options and batches that make no sense are refused", "[train
   CHECK(run.step(source).loss > 0);
   CHECK(run.finished());
 }
+
+}  // namespace trainer_tests

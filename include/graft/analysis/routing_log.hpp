@@ -72,8 +72,9 @@ inline std::vector<routing_snapshot> read_routing_log(const std::filesystem::pat
 
 // Writes the routing of a fixed text before the first step of a training, after every `every` steps and after the last
 // one. To be made before the run starts, when the model is what the training starts from, and called as
-// run_training(run, source, options, [&](const step_report& report) { probe(report); ... }). A run that is taken up
-// again drops the snapshots of the steps that it repeats. The probe has no influence on the training.
+// run_training(run, source, options, [&](const step_report& report) { probe(report); ... }), which calls it where a
+// step reports: `every` should be a multiple of training_options::report_every. A run that is taken up again drops the
+// snapshots of the steps that it repeats. The probe has no influence on the training.
 // Cost: one forward pass over the text for each snapshot.
 template <class Model>
 class routing_probe {

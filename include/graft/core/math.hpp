@@ -64,4 +64,20 @@ GRAFT_HOST_DEVICE inline T silu(T x) {
   return x * sigmoid(x);
 }
 
+// silu(gate) up, and what comes back through it.
+template <class T>
+GRAFT_HOST_DEVICE inline T swiglu(T gate, T up) {
+  return silu(gate) * up;
+}
+template <class T>
+struct gate_and_up {
+  T gate, up;
+};
+//   d_gate = d up s (1 + gate (1 - s)),   d_up = d gate s,   s = sigmoid(gate)
+template <class T>
+GRAFT_HOST_DEVICE inline gate_and_up<T> swiglu_gradient(T gate, T up, T d) {
+  const T s = sigmoid(gate);
+  return {d * up * s * (T(1) + gate * (T(1) - s)), d * gate * s};
+}
+
 }  // namespace graft::math

@@ -109,10 +109,23 @@ struct moe_saved {
   view<M, 2, space> weights;              // (T, K)
   routing_statistics<M, space> statistics;
   dispatch_plan<space> plan;
-  view<T, 2, space> rows;  // (R, D) tokens, grouped by expert; R: rows of the plan
+  view<T, 2, space> rows;  // (R, D) tokens, grouped by expert; R: rows of the plan. Absent where products gather them
   typename Policies::experts_type::template saved<Compute> experts;
   shared_expert_saved<Compute> shared;  // absent when the layout has no shared expert
 };
+
+namespace detail {
+
+// The rows of x by a plan, for experts; copy: absent where products gather them.
+template <class Compute>
+gathered_rows<typename Compute::storage, typename Compute::space> rows_for_experts(
+    view<const typename Compute::storage, 2, typename Compute::space> x,
+    const dispatch_plan<typename Compute::space>& plan,
+    view<const typename Compute::storage, 2, typename Compute::space> copy) {
+  return {x, plan.slot_of_row, plan.slots, copy};
+}
+
+}  // namespace detail
 
 // out[t] = sum_k weights[t, k] FFN_{selected[t, k]}(x[t]); with a shared expert as shared_routed.hpp says.
 // Shapes: x, out (T, D). pass: where these tokens stand; pass.load and pass.loss are added to.
@@ -142,10 +155,13 @@ moe_saved<Compute, Policies> moe_forward(
   saved.plan = policies.layout.dispatch(context, saved.selected, saved.weights, experts,
                                         detail::filled_rows(policies.router, tokens, experts), pass.load);
 
-  saved.rows = context.template allocate<T>(saved.plan.rows(), x.extent(1));
-  gather_tokens(context, saved.rows, x, saved.plan);
+  if constexpr (!detail::experts_gather_rows<typename Policies::experts_type, typename Compute::backend, T>()) {
+    saved.rows = context.template allocate<T>(saved.plan.rows(), x.extent(1));
+    gather_tokens(context, saved.rows, x, saved.plan);
+  }
   saved.experts = detail::experts_of(policies.layout)
-                      .template forward<Compute>(context, weights.experts, saved.plan.offsets, saved.rows);
+                      .template forward<Compute>(context, weights.experts, saved.plan.offsets,
+                                                 detail::rows_for_experts<Compute>(x, saved.plan, saved.rows));
   combine_rows(context, out, saved.experts.results, saved.weights, saved.plan, accumulate::no);
   if constexpr (Policies::shared != shared_expert_mode::none)
     saved.shared = shared_expert_forward<Policies::shared, slots, Compute>(context, weights.shared_expert,
@@ -176,9 +192,10 @@ void moe_backward(typename Compute::context_type& context, const Policies& polic
   // In place: a result is spent once its dot product with the gradient is known.
   combine_rows_backward(context, saved.experts.results, d_weights, d_routed, saved.experts.results, saved.weights,
                         saved.plan);
-  const auto d_rows = detail::experts_of(policies.layout)
-                          .template backward<Compute>(context, weights.experts, gradients.experts, saved.experts,
-                                                      saved.plan.offsets, saved.rows);
+  const auto d_rows =
+      detail::experts_of(policies.layout)
+          .template backward<Compute>(context, weights.experts, gradients.experts, saved.experts, saved.plan.offsets,
+                                      detail::rows_for_experts<Compute>(x, saved.plan, saved.rows));
   combine_rows(context, d_x, d_rows, view<const M, 2, typename Compute::space>{}, saved.plan,
                has_shared ? accumulate::yes : accumulate::no);
 

@@ -44,14 +44,16 @@ GRAFT_HOST_DEVICE inline void for_lanes(int count, const F& f) {
 // ones is a function of (seed, step, stitch, token, slot, channel), so that the backward pass finds it again.
 struct gate_dropout {
   random_source random{0, random_stream::dropout};
-  std::uint64_t step_and_stitch = 0;
+  step_value<index_t> step = 0;
+  index_t stitch = 0;
   index_t first_token = 0;
   std::uint32_t threshold = 0;  // 0: no dropout
 
   static gate_dropout of(const pass_position& at, index_t stitch, double rate) {
     gate_dropout dropout;
     dropout.random.seed = at.seed;
-    dropout.step_and_stitch = static_cast<std::uint64_t>(at.step) << 12 | static_cast<std::uint64_t>(stitch);
+    dropout.step = at.step;
+    dropout.stitch = stitch;
     dropout.first_token = at.first_token;
     dropout.threshold = at.training ? static_cast<std::uint32_t>(rate * 65536.0 + 0.5) : 0;
     return dropout;
@@ -63,6 +65,7 @@ struct gate_dropout {
   // Bit l: whether the logit of channel stitch_lanes * chunk + l stays.
   GRAFT_HOST_DEVICE unsigned kept(index_t token, unsigned slot, index_t chunk) const {
     if (threshold == 0) return (1u << stitch_lanes) - 1;
+    const auto step_and_stitch = static_cast<std::uint64_t>(step) << 12 | static_cast<std::uint64_t>(stitch);
     unsigned bits = 0;
     for (int part = 0; part < stitch_lanes; part += dropout_channels) {
       const index_t block = (chunk * stitch_lanes + part) / dropout_channels;

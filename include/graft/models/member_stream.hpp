@@ -107,6 +107,13 @@ class member_stream {
   }
   view<T, 1, space> norm() const { return member_->parameters().weights().model.norm.vector(); }
 
+  // As of transformer, for the passes of this stream.
+  recording_key recording() const {
+    recording_key key = member_->parameters().recording();
+    key.append(rope_.data());
+    return key;
+  }
+
  private:
   const auto& weights(index_t block) const {
     return member_->parameters().weights().model.layers[static_cast<std::size_t>(block)];

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <graft/backend/buffer.hpp>
+#include <graft/backend/recorded_step.hpp>
 #include <graft/core/initialization.hpp>
 #include <graft/layers/compute.hpp>
 #include <graft/ops/cast.hpp>
@@ -82,6 +83,13 @@ class parameter_store {
     index_t count = 0;
     for (std::size_t i = 0; i < trainable_.size(); ++i) count += trainable_[i] ? layout_.tensors[i].size() : 0;
     return count;
+  }
+
+  // Where the work on these parameters finds them.
+  recording_key recording() const {
+    recording_key key;
+    key.append({master_.data(), narrow_.data(), gradients_.data()});
+    return key;
   }
 
   // Draws every tensor from its initialiser (core/initialization.hpp).

@@ -49,7 +49,7 @@ struct router_loss_row {
   view<const std::int32_t, 2, Space> targets;  // (B, S)
   view<const std::int32_t, 1, Space> lengths;  // (B)
   label_tokens labels;
-  M scale;
+  step_value<double> token_scale;
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t b) const {
@@ -66,6 +66,7 @@ struct router_loss_row {
       label = i;
     }
     const M* logit = logits.row(b);
+    const auto scale = static_cast<M>(double{token_scale});
     const M weight = group.sum(positions, [&](index_t s) { return targets(b, s) >= 0 ? M(1) : M(0); });
     const auto best = group.argmax(models, [&](index_t i) { return logit[i]; });
     const M sum = group.sum(models, [&](index_t i) { return math::exp(logit[i] - best.value); });
@@ -187,7 +188,7 @@ class routed_forest {
     auto statistics = context().template allocate<M>(sequences, models + 3);
     launch_rows(context(), sequences, models * positions,
                 detail::router_loss_row<M, space>{d_logits, statistics, logits, losses, targets, lengths,
-                                                  options_.labels, static_cast<M>(options.token_scale)});
+                                                  options_.labels, options.token_scale});
     router_.backward(d_logits, mean);
     launch_rows(context(), models + 3, sequences, detail::column_sum_row<M, space>{metrics_.view(), statistics});
   }
@@ -196,25 +197,44 @@ class routed_forest {
   // those of the mixture. Cost: two synchronisations.
   pass_metrics metrics() const {
     pass_metrics result = forest_.metrics();
-    const std::vector<M> values = trained();
-    const auto models = static_cast<std::size_t>(router_.models());
-    result.loss_sum += static_cast<double>(values[0]);
-    for (std::size_t i = 0; i < models; ++i) result.load[0].counts[i] += static_cast<double>(values[1 + i]);
-    result.load[0].tokens += static_cast<double>(values[models + 1]);
+    const pass_metrics router = metrics_of(detail::sums_on_host(context(), metric_sums()));
+    result.loss_sum += router.loss_sum;
+    result.load[0] += router.load[0];
     return result;
+  }
+  // Of training, where they lie, and what they say once they are on the host; as of transformer.
+  view<M, 1, space> metric_sums() const { return metrics_.view(); }
+  pass_metrics metrics_of(const std::vector<double>& sums) const {
+    const auto models = static_cast<std::size_t>(router_.models());
+    layer_load load;
+    load.counts.assign(sums.begin() + 1, sums.begin() + 1 + static_cast<std::ptrdiff_t>(models));
+    load.tokens = sums[models + 1];
+    return {sums[0], 0.0, {std::move(load)}};
   }
   // The share of the tokens trained on since the last clear_metrics() whose sequence the router sends to the member of
   // the lowest loss.
   double agreement() const {
-    const std::vector<M> values = trained();
+    const std::vector<double> sums = detail::sums_on_host(context(), metric_sums());
     const auto models = static_cast<std::size_t>(router_.models());
-    return values[models + 1] > 0 ? static_cast<double>(values[models + 2] / values[models + 1]) : 0.0;
+    return sums[models + 1] > 0
+               ? static_cast<double>(static_cast<M>(sums[models + 2]) / static_cast<M>(sums[models + 1]))
+               : 0.0;
   }
   void clear_metrics() {
     fill_zero(context(), metrics_.view());
     forest_.clear_metrics();
   }
   void end_step() {}
+  // As of transformer.
+  recording_key recording() const {
+    recording_key key = parameters().recording();
+    for (const auto& member : members())
+      if constexpr (requires { member->recording(); })
+        key.append(member->recording());
+      else
+        key.append(recording_key(false));  // one that does not say is run each time
+    return key;
+  }
 
   // What a router's training rests on beside its weights, as text, for the signature of a run: the options, and members
   // by a hash of their weights. Cost: the first time, one read of all members' weights on the host.
@@ -238,11 +258,6 @@ class routed_forest {
  private:
   view<const T, 2, space> embedding() const {
     return members().front()->parameters().weights().model.embed_tokens.matrix();
-  }
-  std::vector<M> trained() const {
-    std::vector<M> values(static_cast<std::size_t>(metrics_.size()));
-    copy_to_host(context(), values.data(), metrics_.view());
-    return values;
   }
 
   forest_type forest_;

@@ -298,15 +298,20 @@ class stitched_transformer {
   }
 
   // Sums since the last clear_metrics(); there is no load. Cost: one synchronisation.
-  pass_metrics metrics() const {
-    M value;
-    copy_to_host(*context_, &value, metrics_.view());
-    pass_metrics result;
-    result.loss_sum = static_cast<double>(value);
-    return result;
-  }
+  pass_metrics metrics() const { return metrics_of(detail::sums_on_host(*context_, metric_sums())); }
+  // As of transformer.
+  view<M, 1, space> metric_sums() const { return metrics_.view(); }
+  pass_metrics metrics_of(const std::vector<double>& sums) const { return {sums[0], 0.0, {}}; }
   void clear_metrics() { fill_zero(*context_, metrics_.view()); }
   void end_step() {}
+  // As of transformer.
+  recording_key recording() const {
+    recording_key key;
+    key.append(parameters_.recording());
+    for (const auto& each : streams_) key.append(each.recording());
+    for (const char each : active_) key.append(static_cast<std::uint64_t>(each));
+    return key;
+  }
 
   // What the stitches are and what they stand between, as text, for the signature of a run. Members count by a hash of
   // their weights. Cost: the first time, one read of all members' weights on the host.

@@ -53,7 +53,9 @@ constexpr transformer_parameters<parameter_spec, Mixture> transformer_specs(cons
 
 // How one micro-batch counts in the step it is part of.
 struct pass_options {
-  double token_scale = 1.0;      // factor of the summed token losses: 1 / targets of the whole step gives their mean
+  // Factor of the summed token losses: 1 / targets of the whole step gives their mean. From step to step it may change,
+  // and a trainer gives its place; what follows, and what of `at` is no step_value, is the same in every step.
+  step_value<double> token_scale = 1.0;
   double auxiliary_scale = 1.0;  // factor of the balancers' losses: 1 / micro-batches of the step
   index_t balance_groups = 1;    // runs of tokens whose load is balanced separately
   pass_position at{.training = true};
@@ -67,6 +69,14 @@ struct pass_metrics {
 };
 
 namespace detail {
+
+// What passes added up, from the memory of the context. One synchronisation.
+template <class Context, class M, class Space>
+std::vector<double> sums_on_host(Context& context, view<M, 1, Space> sums) {
+  std::vector<M> values(static_cast<std::size_t>(sums.extent(0)));
+  copy_to_host(context, values.data(), sums);
+  return {values.begin(), values.end()};
+}
 
 // trainable: what parameter_store::set_trainable decided.
 template <class Space>
@@ -229,23 +239,26 @@ class transformer {
   }
 
   // Sums since the last clear_metrics(); reading does not clear. Cost: one synchronisation.
-  pass_metrics metrics() const {
-    std::vector<M> values(static_cast<std::size_t>(metrics_.size()));
-    copy_to_host(*context_, values.data(), metrics_.view());
+  pass_metrics metrics() const { return metrics_of(detail::sums_on_host(*context_, metric_sums())); }
+  // The same in two parts, for whoever copies them along with other numbers or adds them up over ranks: where the sums
+  // lie (the loss first; all of them may be added to those of other ranks), and what they say once they are on the
+  // host.
+  view<M, 1, space> metric_sums() const { return metrics_.view(); }
+  pass_metrics metrics_of(const std::vector<double>& sums) const {
     pass_metrics result;
-    result.loss_sum = static_cast<double>(values[0]);
-    result.auxiliary_sum = static_cast<double>(values[1]);
+    result.loss_sum = sums[0];
+    result.auxiliary_sum = sums[1];
     const routing_load at = load_columns();
     for (index_t block = 0; block < shape_.blocks; ++block) {
       layer_load load;
       if (block_is_mixture<Mixture>(shape_, block) && at.columns > 0) {
-        const M* row = values.data() + 2 + block * at.size();
+        const double* row = sums.data() + 2 + block * at.size();
         load.counts.assign(row, row + expert_count());
-        load.tokens = static_cast<double>(row[at.tokens()]);
+        load.tokens = row[at.tokens()];
         load.empty_slots =
             load.tokens * static_cast<double>(at.slots) - std::accumulate(load.counts.begin(), load.counts.end(), 0.0);
-        load.entropy_sum = static_cast<double>(row[at.entropy()]);
-        load.dropped_slots = static_cast<double>(row[at.dropped()]);
+        load.entropy_sum = row[at.entropy()];
+        load.dropped_slots = row[at.dropped()];
       }
       result.load.push_back(std::move(load));
     }
@@ -264,6 +277,16 @@ class transformer {
               *context_, parameters_.master_views().model.layers[layer].block_sparse_moe, load_of(layer));
   }
   void clear_metrics() { fill_zero(*context_, metrics_.view()); }
+
+  // What decides, beside the shapes of a batch, which work forward_backward queues: a recording of it
+  // (backend/recorded_step.hpp) holds for as long as this stays the same. Options of policies are not in it: who
+  // changes one in the middle of a training turns recording off.
+  recording_key recording() const {
+    recording_key key{observer_ == nullptr};  // an observer is called on the host, which a replay does not do
+    key.append(parameters_.recording());
+    key.append(rope_.data());
+    return key;
+  }
 
  private:
   static const transformer_shape& checked(const transformer_shape& shape, const Mixture& mixture) {

@@ -196,11 +196,16 @@ void cached_attention(Context& context, matrix_of<Context, T> out, const_matrix_
     const detail::cached_runs<T, space> parts{context.template allocate<M>(rows, d),
                                               context.template allocate<M>(rows, index_t{2}), heads, runs,
                                               first + begin};
+    bool done = false;
+    if constexpr (detail::attention_in_tiles<Context, T>)
+      done = cached_attention_tiles(context, parts.sums, parts.statistics, queries.rows(begin, end), keys_values, shape,
+                                    detail::cached_run, runs, first + begin);
     // A row is hinted at four times as wide as a head: it goes over a hundred keys, and a warp is enough for it.
-    launch_rows(context, rows, 4 * d,
-                detail::cached_attention_run_row<T, space>{
-                    parts, context.template allocate<M>(rows, detail::cached_run), queries.rows(begin, end),
-                    keys_values.columns(0, kv_width), keys_values.columns(kv_width, 2 * kv_width), d, shape.group()});
+    if (!done)
+      launch_rows(context, rows, 4 * d,
+                  detail::cached_attention_run_row<T, space>{
+                      parts, context.template allocate<M>(rows, detail::cached_run), queries.rows(begin, end),
+                      keys_values.columns(0, kv_width), keys_values.columns(kv_width, 2 * kv_width), d, shape.group()});
     launch_rows(context, tokens * heads, d,
                 detail::cached_attention_combine_row<T, space>{out.rows(begin, end), parts, d});
   }

@@ -30,7 +30,7 @@ struct swiglu_row {
     const T* up = gate + hidden;
     T* target = out.row(row);
     group.for_each(hidden, [&](index_t i) {
-      target[i] = T(math::silu(static_cast<Master>(gate[i])) * static_cast<Master>(up[i]));
+      target[i] = T(math::swiglu(static_cast<Master>(gate[i]), static_cast<Master>(up[i])));
     });
   }
 };
@@ -53,11 +53,10 @@ struct swiglu_backward_row {
     T* d_gate = d_gate_up.row(row);
     T* d_up = d_gate + hidden;
     group.for_each(hidden, [&](index_t i) {
-      const Master g = static_cast<Master>(gate[i]), u = static_cast<Master>(up[i]),
-                   d = static_cast<Master>(upstream[i]);
-      const Master s = math::sigmoid(g);
-      d_gate[i] = T(d * u * s * (Master(1) + g * (Master(1) - s)));
-      d_up[i] = T(d * g * s);
+      const auto gradient = math::swiglu_gradient(static_cast<Master>(gate[i]), static_cast<Master>(up[i]),
+                                                  static_cast<Master>(upstream[i]));
+      d_gate[i] = T(gradient.gate);
+      d_up[i] = T(gradient.up);
     });
   }
 };

@@ -4,7 +4,7 @@
 
 // AdamW over the arena of a model: one launch that clips, updates moments and master weights, writes the narrow copy
 // and clears the gradients. Frozen tensors are outside the update altogether, decay and momentum included, so they stay
-// bit-identical.
+// bit-identical. A gradient whose norm is not finite updates nothing.
 
 #include <cmath>
 #include <cstdint>
@@ -16,6 +16,7 @@
 #include <graft/backend/rows.hpp>
 #include <graft/core/math.hpp>
 #include <graft/core/parameter_tree.hpp>
+#include <graft/core/step_value.hpp>
 
 namespace graft {
 
@@ -78,20 +79,34 @@ struct gradient_square_row {
   }
 };
 
-// factor = min(1, clip / norm)
+// What one update is made with, where its kernels find it.
+template <class M>
+struct update_numbers {
+  M norm;                      // of the gradient, before clipping
+  M clip_factor;               // min(1, clip / norm)
+  M rate;                      // the learning rate
+  M correction1, correction2;  // 1 / (1 - b^t)
+
+  GRAFT_HOST_DEVICE bool finite() const { return norm - norm == M(0); }
+};
+
 template <class M, class Space>
-struct clip_factor_row {
-  view<M, 1, Space> norm_and_factor;
+struct update_numbers_row {
+  view<update_numbers<M>, 1, Space> numbers;
   view<const M, 1, Space> partial;
   M clip;
+  double beta1, beta2;
+  step_value<double> rate;
+  step_value<index_t> step;
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t) const {
     const M square = group.sum(partial.extent(0), [&](index_t i) { return partial[i]; });
     group.single([&] {
       const M norm = math::sqrt(square);
-      norm_and_factor[0] = norm;
-      norm_and_factor[1] = clip > 0 && norm > clip ? clip / norm : M(1);
+      const double t = static_cast<double>(index_t{step} + 1);
+      numbers[0] = {norm, clip > 0 && norm > clip ? clip / norm : M(1), static_cast<M>(double{rate}),
+                    static_cast<M>(1.0 / (1.0 - ::pow(beta1, t))), static_cast<M>(1.0 / (1.0 - ::pow(beta2, t)))};
     });
   }
 };
@@ -102,30 +117,37 @@ struct adamw_row {
   view<M, 1, Space> master, gradients, first, second;
   view<T, 1, Space> narrow;  // absent when the precision has none
   view<const update_run, 1, Space> runs;
-  view<const M, 1, Space> norm_and_factor;
-  M rate, beta1, beta2, rest1, rest2, eps, decay, correction1, correction2;  // rest: 1 - beta, rounded once
+  view<const update_numbers<M>, 1, Space> numbers;
+  M beta1, beta2, rest1, rest2, eps, decay;  // rest: 1 - beta, rounded once
 
   template <class Group>
   GRAFT_HOST_DEVICE void operator()(Group& group, index_t block) const {
-    const M factor = norm_and_factor[1];
+    const update_numbers<M> now = numbers[0];
     for_each_trained(runs.data, runs.extent(0), block, [&](index_t begin, index_t end, const update_run& run) {
-      const M shrink = run.decay ? rate * decay : M(0);
+      const M shrink = run.decay ? now.rate * decay : M(0);
       M* p = master.data + begin;
       M* g = gradients.data + begin;
       M* m = first.data + begin;
       M* v = second.data + begin;
-      group.for_each(end - begin, [&](index_t i) {
-        const M gradient = g[i] * factor;
+      const auto update = [&](index_t i) {
+        const M gradient = g[i] * now.clip_factor;
         const M mean = beta1 * m[i] + rest1 * gradient;
         const M square = beta2 * v[i] + rest2 * gradient * gradient;
         m[i] = mean;
         v[i] = square;
-        p[i] -= rate * (mean * correction1) / (math::sqrt(square * correction2) + eps) + shrink * p[i];
+        const M value =
+            p[i] - (now.rate * (mean * now.correction1) / (math::sqrt(square * now.correction2) + eps) + shrink * p[i]);
+        p[i] = value;
         g[i] = 0;
-      });
-      if (narrow.data != nullptr) {
+        return value;
+      };
+      if (!now.finite()) {
+        group.for_each(end - begin, [&](index_t i) { g[i] = 0; });
+      } else if (narrow.data != nullptr) {
         T* copy = narrow.data + begin;
-        group.for_each(end - begin, [&](index_t i) { copy[i] = T(p[i]); });
+        group.for_each(end - begin, [&](index_t i) { copy[i] = T(update(i)); });
+      } else {
+        group.for_each(end - begin, [&](index_t i) { update(i); });
       }
     });
   }
@@ -158,7 +180,7 @@ class adamw {
   // trainable: one flag for each tensor of the layout.
   adamw(context_type& context, const parameter_layout& layout, const std::vector<bool>& trainable,
         const adamw_options& options)
-      : options_(options), size_(layout.size), first_(layout.size), second_(layout.size), norm_and_factor_(2) {
+      : options_(options), size_(layout.size), first_(layout.size), second_(layout.size), numbers_(1) {
     GRAFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1 && options.eps > 0 &&
                     options.weight_decay >= 0 && options.clip >= 0,
                 "adamw: expected betas in [0, 1), eps above 0, weight decay and clip of at least 0, got beta1=",
@@ -184,26 +206,25 @@ class adamw {
     partly_frozen_ = partly_frozen;
   }
 
-  // One update with gradients that are complete. step counts from 0. Clears the gradients.
+  // One update with gradients that are complete. step counts from 0. Clears the gradients. Where their norm is not
+  // finite that is all: weights and moments stay as they are.
   // Cost: two passes; the second reads p, m, v, g and writes p, m, v, g and the narrow copy. No host synchronisation.
   void update(context_type& context, view<M, 1, space> master, view<T, 1, space> narrow, view<M, 1, space> gradients,
-              double rate, index_t step) {
+              step_value<double> rate, step_value<index_t> step) {
     const index_t blocks = (size_ + detail::update_block - 1) / detail::update_block;
     workspace_scope scope(context);
     auto partial = context.template allocate<M>(blocks);
     const view<const detail::update_run, 1, space> runs(runs_.data(), run_count_);
     launch_rows(context, blocks, detail::update_block, detail::gradient_square_row<M, space>{gradients, partial, runs});
     launch_rows(context, 1, blocks,
-                detail::clip_factor_row<M, space>{norm_and_factor_.view(), partial, static_cast<M>(options_.clip)});
-    const double t = static_cast<double>(step + 1);
+                detail::update_numbers_row<M, space>{numbers_.view(), partial, static_cast<M>(options_.clip),
+                                                     options_.beta1, options_.beta2, rate, step});
     launch_rows(
         context, blocks, detail::update_block,
-        detail::adamw_row<T, M, space>{
-            master, gradients, first_.view(), second_.view(), narrow, runs, norm_and_factor_.view(),
-            static_cast<M>(rate), static_cast<M>(options_.beta1), static_cast<M>(options_.beta2),
-            static_cast<M>(1.0 - options_.beta1), static_cast<M>(1.0 - options_.beta2), static_cast<M>(options_.eps),
-            static_cast<M>(options_.weight_decay), static_cast<M>(1.0 / (1.0 - std::pow(options_.beta1, t))),
-            static_cast<M>(1.0 / (1.0 - std::pow(options_.beta2, t)))});
+        detail::adamw_row<T, M, space>{master, gradients, first_.view(), second_.view(), narrow, runs, numbers_.view(),
+                                       static_cast<M>(options_.beta1), static_cast<M>(options_.beta2),
+                                       static_cast<M>(1.0 - options_.beta1), static_cast<M>(1.0 - options_.beta2),
+                                       static_cast<M>(options_.eps), static_cast<M>(options_.weight_decay)});
     // Experts frozen inside a trained stack collect gradients that nobody uses.
     if (partly_frozen_)
       launch_rows(context, blocks, detail::update_block, detail::clear_gradient_row<M, space>{gradients});
@@ -211,10 +232,12 @@ class adamw {
 
   // The norm of the gradient of the last update, before clipping. Cost: one synchronisation.
   double gradient_norm(context_type& context) const {
-    M values[2];
-    copy_to_host(context, values, norm_and_factor_.view());
-    return static_cast<double>(values[0]);
+    detail::update_numbers<M> numbers;
+    copy_to_host(context, &numbers, numbers_.view());
+    return static_cast<double>(numbers.norm);
   }
+  // Where it stands until the host asks.
+  view<const M, 1, space> gradient_norm() const { return view<const M, 1, space>(&numbers_.data()->norm, 1); }
 
   view<M, 1, space> first_moment() const { return first_.view(); }
   view<M, 1, space> second_moment() const { return second_.view(); }
@@ -223,7 +246,8 @@ class adamw {
  private:
   adamw_options options_;
   index_t size_;
-  buffer<M, space> first_, second_, norm_and_factor_;
+  buffer<M, space> first_, second_;
+  buffer<detail::update_numbers<M>, space> numbers_;
   buffer<detail::update_run, space> runs_;
   index_t run_count_ = 0;
   bool partly_frozen_ = false;

@@ -58,16 +58,17 @@ inline std::string first_difference(const std::string& found, const std::string&
 
 // Everything that decides what a run computes, as text: two runs with the same text are the same run. data names the
 // source.
-template <class Model>
-std::string run_signature(trainer<Model>& run, const std::string& data) {
+template <class Model, class Communicator>
+std::string run_signature(trainer<Model, Communicator>& run, const std::string& data) {
   const training_options& o = run.options();
   std::ostringstream text;
   text.precision(17);
   text << "steps=" << o.steps << " sequences=" << o.sequences << " positions=" << o.positions
-       << " micro_sequences=" << o.micro_sequences << " balance_groups=" << o.balance_groups << " seed=" << o.seed
-       << " learning_rate=" << o.learning_rate << " warmup_steps=" << o.warmup_steps << " decay=" << name_of(o.decay)
-       << " final_fraction=" << o.final_fraction << " beta1=" << o.optimizer.beta1 << " beta2=" << o.optimizer.beta2
-       << " eps=" << o.optimizer.eps << " weight_decay=" << o.optimizer.weight_decay << " clip=" << o.optimizer.clip
+       << " ranks=" << run.communicator().size() << " micro_sequences=" << o.micro_sequences
+       << " balance_groups=" << o.balance_groups << " seed=" << o.seed << " learning_rate=" << o.learning_rate
+       << " warmup_steps=" << o.warmup_steps << " decay=" << name_of(o.decay) << " final_fraction=" << o.final_fraction
+       << " beta1=" << o.optimizer.beta1 << " beta2=" << o.optimizer.beta2 << " eps=" << o.optimizer.eps
+       << " weight_decay=" << o.optimizer.weight_decay << " clip=" << o.optimizer.clip
        << " precision=" << Model::compute_type::precision::name << " device=" << Model::compute_type::backend::name
        << " start=" << std::hex << run.start_hash() << std::dec
        << " parameters=" << run.model().layout().parameter_count()
@@ -86,11 +87,13 @@ constexpr file_dtype checkpoint_dtype() {
 }  // namespace detail
 
 // Writes the state of the run. extra: strings of the caller's, given back by load_checkpoint.
-// Errors: what the disk says, with the path; the previous checkpoint then stays as it was.
-template <class Model>
-void save_checkpoint(trainer<Model>& run, const std::filesystem::path& path, const std::string& data,
+// Errors: what the disk says, with the path, and a step that was not finite; the previous checkpoint then stays as it
+// was.
+template <class Model, class Communicator>
+void save_checkpoint(trainer<Model, Communicator>& run, const std::filesystem::path& path, const std::string& data,
                      std::map<std::string, std::string> extra = {}) {
   using M = typename Model::M;
+  run.check_finite();
   auto& context = run.model().context();
   const auto count = static_cast<std::size_t>(run.model().layout().size);
   const auto fetch = [&](auto source) {
@@ -114,8 +117,8 @@ void save_checkpoint(trainer<Model>& run, const std::filesystem::path& path, con
 // Continues a run from its checkpoint; returns the strings that save_checkpoint was given.
 // Errors: a file that is no checkpoint, or the checkpoint of a run with other options, data, model or precision; the
 // sentence shows both.
-template <class Model>
-std::map<std::string, std::string> load_checkpoint(trainer<Model>& run, const std::filesystem::path& path,
+template <class Model, class Communicator>
+std::map<std::string, std::string> load_checkpoint(trainer<Model, Communicator>& run, const std::filesystem::path& path,
                                                    const std::string& data) {
   using M = typename Model::M;
   const safetensors_file file(path);

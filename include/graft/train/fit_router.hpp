@@ -36,9 +36,9 @@ router_fit fit_router(Model& model, Source& source, const training_options& opti
     const step_report report = run.step(source);
     if (report.step == 0) result.first_loss = report.loss;
     result.last_loss = report.loss;
-    result.agreement = model.agreement();
     if (observe) observe(report);
   }
+  if (run.next_step() > 0) result.agreement = model.agreement();
   return result;
 }
 

@@ -27,13 +27,16 @@ struct run_result {
   index_t resumed_at = 0;  // 0: from the start
 };
 
-// Trains to the end. observe(report) is called after every step. The data source has fill() and description().
-template <class Model, class Source>
-run_result run_training(trainer<Model>& run, Source& source, const run_options& options,
+// Trains to the end. observe(report) is called after every step that reports: those whose number is a multiple of
+// training_options::report_every, counted from 1, and the last. The data source has fill() and description().
+// Ranks: all load the checkpoint, rank 0 alone writes to the folder.
+template <class Model, class Communicator, class Source>
+run_result run_training(trainer<Model, Communicator>& run, Source& source, const run_options& options,
                         const std::function<void(const step_report&)>& observe = {}) {
   namespace fs = std::filesystem;
   run_result result;
   const fs::path checkpoint = options.folder / "checkpoint.safetensors";
+  const bool writes = !options.folder.empty() && run.communicator().rank() == 0;
   std::optional<metrics_log> log;
   if (!options.folder.empty()) {
     fs::create_directories(options.folder);
@@ -41,17 +44,21 @@ run_result run_training(trainer<Model>& run, Source& source, const run_options& 
       load_checkpoint(run, checkpoint, source.description());
       result.resumed_at = run.next_step();
     }
-    log.emplace(options.folder / "metrics.jsonl", run.next_step());
+    if (writes) log.emplace(options.folder / "metrics.jsonl", run.next_step());
   }
   auto last = std::chrono::steady_clock::now();
   while (!run.finished()) {
-    const step_report report = run.step(source);
+    run.advance(source);
+    run.prepare(source);
     ++result.steps;
-    result.seconds += report.seconds;
-    if (log) log->write(report);
-    if (observe) observe(report);
+    if (run.finished() || run.next_step() % run.options().report_every == 0) {
+      const step_report report = run.report();
+      result.seconds += report.seconds * static_cast<double>(report.steps);
+      if (log) log->write(report);
+      if (observe) observe(report);
+    }
     const auto now = std::chrono::steady_clock::now();
-    if (log && !run.finished() && std::chrono::duration<double>(now - last).count() >= options.checkpoint_seconds) {
+    if (writes && !run.finished() && std::chrono::duration<double>(now - last).count() >= options.checkpoint_seconds) {
       save_checkpoint(run, checkpoint, source.description());
       last = std::chrono::steady_clock::now();
     }

@@ -5,7 +5,11 @@
 // The CUDA backend's context: a device, a stream, cuBLASLt and a workspace in device memory.
 
 #include <concepts>
+#include <memory>
 #include <string>
+#include <typeindex>
+#include <utility>
+#include <vector>
 
 #include <graft/backend/arena.hpp>
 #include <graft/backend/backend.hpp>
@@ -28,7 +32,10 @@ class context<cuda> {
   explicit context(const context_options& options = {}) : device_(options.device) {}
   context(const context&) = delete;
   context& operator=(const context&) = delete;
-  ~context() { (void)cudaStreamSynchronize(stream()); }
+  ~context() {
+    (void)cudaStreamSynchronize(stream());
+    while (!attached_.empty()) attached_.pop_back();  // the last made goes first
+  }
 
   memory_arena<device_memory>& workspace() { return workspace_; }
   void synchronize() { GRAFT_CUDA(cudaStreamSynchronize(stream())); }
@@ -47,6 +54,18 @@ class context<cuda> {
   int multiprocessors() const { return device_.properties.multiProcessorCount; }
   void make_current() const { GRAFT_CUDA(cudaSetDevice(device_.number)); }
   detail::cublas_lt& products() { return products_; }
+
+  // The one T of this context, made by T(context) when it is first asked for and destroyed with the context: handles
+  // and plans of libraries that the context does not know. Requires: T does not allocate from the workspace for good.
+  template <class T>
+  T& attached() {
+    const std::type_index type = typeid(T);
+    for (const auto& [of, object] : attached_)
+      if (of == type) return *static_cast<T*>(object.get());
+    auto made = std::make_shared<T>(*this);  // may attach others
+    attached_.emplace_back(type, made);
+    return *made;
+  }
 
  private:
   // First to be made and last to go: what the others need in order to allocate.
@@ -71,6 +90,7 @@ class context<cuda> {
   device_and_stream device_;
   detail::cublas_lt products_;
   memory_arena<device_memory> workspace_;
+  std::vector<std::pair<std::type_index, std::shared_ptr<void>>> attached_;
 };
 
 }  // namespace graft

@@ -6,9 +6,14 @@
 // uses instead.
 
 #include <graft/backend/cuda/arrays.cuh>
+#include <graft/backend/cuda/attention.cuh>
+#include <graft/backend/cuda/cached_attention.cuh>
 #include <graft/backend/cuda/communicator.cuh>
 #include <graft/backend/cuda/context.cuh>
 #include <graft/backend/cuda/gemm.cuh>
+#include <graft/backend/cuda/graph.cuh>
 #include <graft/backend/cuda/grouped_gemm.cuh>
+#include <graft/backend/cuda/grouped_swiglu.cuh>
 #include <graft/backend/cuda/rows.cuh>
 #include <graft/backend/cuda/scan_sort.cuh>
+#include <graft/backend/cuda/staging.cuh>

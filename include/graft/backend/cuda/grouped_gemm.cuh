@@ -5,7 +5,9 @@
 // Grouped products on CUDA: rows [offsets[e], offsets[e+1]) of x and dy belong to expert e, and offsets (E+1), which
 // ascend, stay on the device. The host knows only the bound on the rows, x.extent(0), and launches as many
 // blocks as any offsets within it can need; each block finds its group by itself. Rows beyond offsets[E] are not
-// touched. A portable kernel for compute capability 8.0 and above (block_product.cuh).
+// touched. Portable kernels for compute capability 8.0 and above: bf16 on the tensor cores
+// (grouped_tensor_product.cuh), fp32 and fp64 by fused multiply-adds (block_product.cuh). Any pitch works; operands and
+// results whose lines start at multiples of 16 bytes move in 16-byte accesses.
 
 #include <concepts>
 #include <cstdint>
@@ -14,9 +16,15 @@
 
 #include <graft/backend/cuda/block_product.cuh>
 #include <graft/backend/cuda/gemm.cuh>
+#include <graft/backend/cuda/grouped_tensor_product.cuh>
 #include <graft/backend/cuda/grouped_tiles.hpp>
+#include <graft/backend/cuda/launch.cuh>
+#include <graft/backend/gathered_rows.hpp>
 
 namespace graft {
+
+template <>
+inline constexpr bool gathers_rows<cuda, bfloat16> = true;
 
 namespace detail {
 
@@ -90,20 +98,7 @@ static __global__ void __launch_bounds__(product_threads, 1)
                             columns, p.add});
 }
 
-// Whether 16-byte loads may be used: every line of every group then starts at a multiple of 16 bytes.
-template <class T>
-bool lines_aligned(const T* data, index_t pitch, index_t group = 0) {
-  constexpr auto unit = static_cast<index_t>(16 / sizeof(T));
-  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && pitch % unit == 0 && group % unit == 0;
-}
-
-inline unsigned product_grid(const char* where, index_t blocks) {
-  GRAFT_CHECK(blocks <= std::numeric_limits<std::int32_t>::max(), where, ": expected at most 2^31-1 tiles, got ",
-              blocks);
-  return static_cast<unsigned>(blocks);
-}
-
-// The shared part of nt and nn: left (M, depth), weights of E groups, result (M, columns).
+// The shared part of nt and nn in fp32 and fp64: left (M, depth), weights of E groups, result (M, columns).
 template <contiguous AlongRight, class Out, class Left, class Right>
 void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_device<Out>& result,
                       const matrix_on_device<Left>& left, const view<Right, 3, device_space>& right,
@@ -131,8 +126,37 @@ void run_grouped_rows(context<cuda>& ctx, const char* where, const matrix_on_dev
                                          mode == accumulate::yes};
   const index_t tiles = grouped_tile_bound(left.extent(0), groups, shape::rows);
   const unsigned grid = product_grid(where, tiles * ((columns + shape::columns - 1) / shape::columns));
-  grouped_rows_kernel<AlongRight><<<grid, product_threads, 0, ctx.stream()>>>(p);
-  GRAFT_CUDA_LAUNCHED("grouped product");
+  launch(ctx, "a grouped product", grouped_rows_kernel<AlongRight, T, Out>, grid, product_threads, 0, p);
+}
+
+// And of tn.
+template <class Out, class Dy, class X>
+void run_grouped_weights(context<cuda>& ctx, const char* where, const view<Out, 3, device_space>& dw,
+                         const matrix_on_device<Dy>& dy, const matrix_on_device<X>& x,
+                         const vector_view<const std::int32_t, device_space>& offsets, accumulate mode) {
+  using T = std::remove_const_t<Dy>;
+  using shape = product_tile<T>;
+  const index_t groups = dw.extent(0), rows = dw.extent(1), columns = dw.extent(2);
+  if (groups == 0 || rows == 0 || columns == 0) return;
+  const device_grouped_product<T, Out> p{dy.data,
+                                         x.data,
+                                         dw.data,
+                                         offsets.data,
+                                         dy.strides[0],
+                                         x.strides[0],
+                                         0,
+                                         dw.strides[1],
+                                         dw.strides[0],
+                                         rows,
+                                         columns,
+                                         0,
+                                         static_cast<int>(groups),
+                                         lines_aligned(dy.data, dy.strides[0]),
+                                         lines_aligned(x.data, x.strides[0]),
+                                         mode == accumulate::yes};
+  const unsigned grid = product_grid(
+      where, groups * ((rows + shape::rows - 1) / shape::rows) * ((columns + shape::columns - 1) / shape::columns));
+  launch(ctx, "a grouped weight gradient", grouped_weight_kernel<T, Out>, grid, product_threads, 0, p);
 }
 
 template <class Offsets>
@@ -161,7 +185,10 @@ void grouped_gemm_nt(context<cuda>& ctx, const matrix_view<Out, device_space>& y
   detail::check_device_columns("grouped_gemm_nt", "x", x);
   detail::check_device_columns("grouped_gemm_nt", "w", w);
   detail::check_offsets("grouped_gemm_nt", offsets, w.extent(0));
-  detail::run_grouped_rows<detail::contiguous::depth>(ctx, "grouped_gemm_nt", y, x, w, offsets, mode);
+  if constexpr (std::same_as<std::remove_const_t<X>, bfloat16>)
+    detail::run_grouped_tensor_rows<detail::contiguous::depth>(ctx, "grouped_gemm_nt", y, x, w, offsets.data, mode);
+  else
+    detail::run_grouped_rows<detail::contiguous::depth>(ctx, "grouped_gemm_nt", y, x, w, offsets, mode);
 }
 
 // dx (M,K) (+)= dy (M,N) w_e (N,K), w (E,N,K). An empty group writes nothing.
@@ -180,7 +207,10 @@ void grouped_gemm_nn(context<cuda>& ctx, const matrix_view<Out, device_space>& d
   detail::check_device_columns("grouped_gemm_nn", "dy", dy);
   detail::check_device_columns("grouped_gemm_nn", "w", w);
   detail::check_offsets("grouped_gemm_nn", offsets, w.extent(0));
-  detail::run_grouped_rows<detail::contiguous::outer>(ctx, "grouped_gemm_nn", dx, dy, w, offsets, mode);
+  if constexpr (std::same_as<std::remove_const_t<Dy>, bfloat16>)
+    detail::run_grouped_tensor_rows<detail::contiguous::outer>(ctx, "grouped_gemm_nn", dx, dy, w, offsets.data, mode);
+  else
+    detail::run_grouped_rows<detail::contiguous::outer>(ctx, "grouped_gemm_nn", dx, dy, w, offsets, mode);
 }
 
 // dw_e (N,K) (+)= dy_e (M_e,N)^T x_e (M_e,K), dw (E,N,K). An empty group writes zeros, or nothing when adding.
@@ -198,30 +228,48 @@ void grouped_gemm_tn(context<cuda>& ctx, const view<Out, 3, device_space>& dw, c
   detail::check_device_columns("grouped_gemm_tn", "dy", dy);
   detail::check_device_columns("grouped_gemm_tn", "x", x);
   detail::check_offsets("grouped_gemm_tn", offsets, dw.extent(0));
-  using T = std::remove_const_t<Dy>;
-  using shape = detail::product_tile<T>;
-  const index_t groups = dw.extent(0), rows = dw.extent(1), columns = dw.extent(2);
-  if (groups == 0 || rows == 0 || columns == 0) return;
-  const detail::device_grouped_product<T, Out> p{dy.data,
-                                                 x.data,
-                                                 dw.data,
-                                                 offsets.data,
-                                                 dy.strides[0],
-                                                 x.strides[0],
-                                                 0,
-                                                 dw.strides[1],
-                                                 dw.strides[0],
-                                                 rows,
-                                                 columns,
-                                                 0,
-                                                 static_cast<int>(groups),
-                                                 detail::lines_aligned(dy.data, dy.strides[0]),
-                                                 detail::lines_aligned(x.data, x.strides[0]),
-                                                 mode == accumulate::yes};
-  const unsigned grid = detail::product_grid("grouped_gemm_tn", groups * ((rows + shape::rows - 1) / shape::rows) *
-                                                                    ((columns + shape::columns - 1) / shape::columns));
-  detail::grouped_weight_kernel<<<grid, detail::product_threads, 0, ctx.stream()>>>(p);
-  GRAFT_CUDA_LAUNCHED("grouped weight gradient");
+  if constexpr (std::same_as<std::remove_const_t<Dy>, bfloat16>)
+    detail::run_grouped_tensor_weights(ctx, "grouped_gemm_tn", dw, dy, x, offsets.data, mode);
+  else
+    detail::run_grouped_weights(ctx, "grouped_gemm_tn", dw, dy, x, offsets, mode);
+}
+
+// The same products of rows that are read where they lie, token by token (gathered_rows.hpp): no copy is needed.
+
+// y (M,N) (+)= rows (M,K) w_e (N,K)^T, w (E,N,K). An empty group writes nothing.
+template <class Out, class W>
+requires std::same_as<std::remove_const_t<W>, bfloat16> && detail::DeviceProduct<bfloat16, Out>
+void grouped_gemm_nt(context<cuda>& ctx, const matrix_view<Out, device_space>& y,
+                     const gathered_rows<bfloat16, device_space>& rows, const view<W, 3, device_space>& w,
+                     const std::type_identity_t<vector_view<const std::int32_t, device_space>>& offsets,
+                     accumulate mode = accumulate::no) {
+  GRAFT_CHECK(rows.extent(0) == y.extent(0) && w.extent(1) == y.extent(1) && rows.extent(1) == w.extent(2),
+              "grouped_gemm_nt: expected y (M,N), rows (M,K), w (E,N,K), got y (", y.extent(0), ",", y.extent(1),
+              "), rows (", rows.extent(0), ",", rows.extent(1), "), w (", w.extent(0), ",", w.extent(1), ",",
+              w.extent(2), ")");
+  detail::check_device_columns("grouped_gemm_nt", "y", y);
+  detail::check_device_columns("grouped_gemm_nt", "x", rows.x);
+  detail::check_device_columns("grouped_gemm_nt", "w", w);
+  detail::check_offsets("grouped_gemm_nt", offsets, w.extent(0));
+  detail::run_grouped_tensor_rows<detail::contiguous::depth>(ctx, "grouped_gemm_nt", y, rows, w, offsets.data, mode);
+}
+
+// dw_e (N,K) (+)= dy_e (M_e,N)^T rows_e (M_e,K), dw (E,N,K). An empty group writes zeros, or nothing when adding.
+template <class Out, class Dy>
+requires std::same_as<std::remove_const_t<Dy>, bfloat16> && detail::DeviceProduct<bfloat16, Out>
+void grouped_gemm_tn(context<cuda>& ctx, const view<Out, 3, device_space>& dw, const matrix_view<Dy, device_space>& dy,
+                     const gathered_rows<bfloat16, device_space>& rows,
+                     const std::type_identity_t<vector_view<const std::int32_t, device_space>>& offsets,
+                     accumulate mode = accumulate::no) {
+  GRAFT_CHECK(dy.extent(1) == dw.extent(1) && rows.extent(1) == dw.extent(2) && dy.extent(0) == rows.extent(0),
+              "grouped_gemm_tn: expected dw (E,N,K), dy (M,N), rows (M,K), got dw (", dw.extent(0), ",", dw.extent(1),
+              ",", dw.extent(2), "), dy (", dy.extent(0), ",", dy.extent(1), "), rows (", rows.extent(0), ",",
+              rows.extent(1), ")");
+  detail::check_device_columns("grouped_gemm_tn", "dw", dw);
+  detail::check_device_columns("grouped_gemm_tn", "dy", dy);
+  detail::check_device_columns("grouped_gemm_tn", "x", rows.x);
+  detail::check_offsets("grouped_gemm_tn", offsets, dw.extent(0));
+  detail::run_grouped_tensor_weights(ctx, "grouped_gemm_tn", dw, dy, rows, offsets.data, mode);
 }
 
 }  // namespace graft

@@ -12,7 +12,7 @@
 #include <limits>
 #include <type_traits>
 
-#include <graft/backend/cuda/context.cuh>
+#include <graft/backend/cuda/launch.cuh>
 #include <graft/backend/rows.hpp>
 
 namespace graft {
@@ -206,20 +206,20 @@ void launch_rows(context<cuda>& ctx, index_t row_count, index_t row_width_hint, 
   if (row_width_hint <= warp_row_width) {
     const unsigned grid =
         detail::bounded_grid(ctx, (row_count + detail::row_block_warps - 1) / detail::row_block_warps);
-    detail::warp_rows_kernel<<<grid, detail::row_block_threads, 0, ctx.stream()>>>(row_count, algorithm);
+    detail::launch(ctx, "a row algorithm by warps", detail::warp_rows_kernel<Algorithm>, grid,
+                   detail::row_block_threads, 0, row_count, algorithm);
   } else {
     const unsigned grid = detail::bounded_grid(ctx, row_count);
-    detail::block_rows_kernel<<<grid, detail::row_block_threads, 0, ctx.stream()>>>(row_count, algorithm);
+    detail::launch(ctx, "a row algorithm by blocks", detail::block_rows_kernel<Algorithm>, grid,
+                   detail::row_block_threads, 0, row_count, algorithm);
   }
-  GRAFT_CUDA_LAUNCHED("row algorithm");
 }
 
 template <class F>
 void launch_elements(context<cuda>& ctx, index_t count, const F& f) {
   if (count <= 0) return;
   const unsigned grid = detail::bounded_grid(ctx, (count + detail::row_block_threads - 1) / detail::row_block_threads);
-  detail::elements_kernel<<<grid, detail::row_block_threads, 0, ctx.stream()>>>(count, f);
-  GRAFT_CUDA_LAUNCHED("element function");
+  detail::launch(ctx, "an element function", detail::elements_kernel<F>, grid, detail::row_block_threads, 0, count, f);
 }
 
 }  // namespace graft

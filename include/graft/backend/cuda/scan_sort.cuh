@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Scan, stable counting sort and sort of rows on CUDA: CUB's device-wide algorithms. This is the one header that
-// includes them (they cost 7 s of compile time). Temporary memory comes from the workspace and its size depends on
-// shapes alone: nothing waits for the device, and all of it can be captured in a CUDA graph.
+// Scan, stable counting sort and sort of rows on CUDA. All but the counting sort of few bins are CUB's device-wide
+// algorithms, and this is the one header that includes them (they cost 7 s of compile time). Temporary memory comes
+// from the workspace and its size depends on shapes alone: nothing waits for the device, and all of it can be captured
+// in a CUDA graph.
 
 #include <bit>
 #include <cstddef>
@@ -17,6 +18,7 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 
+#include <graft/backend/cuda/block_sort.cuh>
 #include <graft/backend/cuda/rows.cuh>
 #include <graft/backend/sort_key.hpp>
 
@@ -130,7 +132,7 @@ inline void exclusive_scan(context<cuda>& ctx, const vector_view<std::int32_t, d
 // Stable sort of indices by key: the indices i with keys[i] = b stand in order[offsets[b]] ... order[offsets[b+1]-1],
 // ascending. Keys of -1 are left out; the entries of order beyond offsets[bins] are -1.
 // Shapes: keys (n), offsets (bins+1), order (n). Requires: keys in [-1, bins).
-// Cost: one radix pass for each 8 bits of bins.
+// Cost: two launches for up to 1024 bins (block_sort.cuh); beyond, one radix pass for each 8 bits of bins.
 inline void counting_sort(context<cuda>& ctx,
                           const std::type_identity_t<vector_view<const std::int32_t, device_space>>& keys, index_t bins,
                           const vector_view<std::int32_t, device_space>& offsets,
@@ -147,6 +149,10 @@ inline void counting_sort(context<cuda>& ctx,
   if (n == 0) {
     GRAFT_CUDA(
         cudaMemsetAsync(offsets.data, 0, static_cast<std::size_t>(bins + 1) * sizeof(std::int32_t), ctx.stream()));
+    return;
+  }
+  if (bins > 0 && bins <= detail::block_sort_bins) {
+    detail::block_counting_sort(ctx, keys.data, n, bins, offsets.data, order.data);
     return;
   }
   workspace_scope scope(ctx);

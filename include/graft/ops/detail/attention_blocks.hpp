@@ -18,10 +18,10 @@
 
 #include <graft/backend/cpu/context.hpp>
 #include <graft/backend/cpu/tile.hpp>
+#include <graft/core/attention_shape.hpp>
 #include <graft/core/dtype.hpp>
 #include <graft/core/math.hpp>
 #include <graft/core/view.hpp>
-#include <graft/ops/attention_shape.hpp>
 #include <graft/ops/detail/attention_simd.hpp>
 
 namespace graft::detail {

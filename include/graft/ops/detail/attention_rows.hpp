@@ -11,10 +11,10 @@
 #include <graft/backend/arena.hpp>
 #include <graft/backend/backend.hpp>
 #include <graft/backend/rows.hpp>
+#include <graft/core/attention_shape.hpp>
 #include <graft/core/dtype.hpp>
 #include <graft/core/math.hpp>
 #include <graft/core/view.hpp>
-#include <graft/ops/attention_shape.hpp>
 
 namespace graft::detail {
 

@@ -8,6 +8,7 @@
 #include <concepts>
 #include <type_traits>
 
+#include <graft/backend/gathered_rows.hpp>
 #include <graft/core/parameter_tree.hpp>
 
 namespace graft {
@@ -23,6 +24,10 @@ namespace graft {
 //   backward<Compute>(context, weights, gradients, saved, offsets, rows) const -> d_rows (R, D)
 //       saved.results holds the gradient to the results; adds to gradients that are present; may overwrite what was
 //       saved; d_rows may be any memory of saved
+// Optional:
+//   static constexpr bool takes_gathered_rows = true;   `rows` is a view or a gathered_rows
+//   (backend/gathered_rows.hpp),
+//       whose copy may be absent; without this member it is a view
 // Rows [offsets[e], offsets[e+1]) are expert e's; nothing is read or written beyond offsets[E]. Compute: as in
 // layers/compute.hpp. weights: parameters<Compute::weight>, gradients: parameters<Compute::gradient>.
 //
@@ -35,5 +40,18 @@ concept Experts = std::is_trivially_copyable_v<E> && requires(const E& experts, 
   { E::name } -> std::convertible_to<const char*>;
   { experts.specs(n, n, n) } -> std::same_as<typename E::template parameters<parameter_spec>>;
 };
+
+namespace detail {
+
+// Whether a form takes rows of T that the backend's products gather by themselves, so that nobody needs to copy them.
+template <class E, class Backend, class T>
+constexpr bool experts_gather_rows() {
+  if constexpr (requires { E::takes_gathered_rows; })
+    return E::takes_gathered_rows && gathers_rows<Backend, T>;
+  else
+    return false;
+}
+
+}  // namespace detail
 
 }  // namespace graft

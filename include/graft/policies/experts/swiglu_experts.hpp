@@ -10,7 +10,7 @@
 #include <graft/backend/arena.hpp>
 #include <graft/backend/backend.hpp>
 #include <graft/core/parameter_tree.hpp>
-#include <graft/ops/swiglu.hpp>
+#include <graft/ops/grouped_swiglu.hpp>
 #include <graft/policies/experts/experts.hpp>
 
 namespace graft {
@@ -19,6 +19,7 @@ namespace graft {
 // Shapes: W1_e, W3_e (F, D), W2_e (D, F).
 struct swiglu_experts {
   static constexpr const char* name = "swiglu";
+  static constexpr bool takes_gathered_rows = true;
 
   template <class Leaf>
   struct parameters {
@@ -40,35 +41,31 @@ struct swiglu_experts {
     view<typename Compute::storage, 2, typename Compute::space> results;  // (R, D)
   };
 
-  template <class Compute>
+  // rows: a view, or gathered_rows.
+  template <class Compute, class Rows>
   saved<Compute> forward(typename Compute::context_type& context, const parameters<typename Compute::weight>& weights,
-                         view<const std::int32_t, 1, typename Compute::space> offsets,
-                         view<const typename Compute::storage, 2, typename Compute::space> rows) const {
+                         view<const std::int32_t, 1, typename Compute::space> offsets, const Rows& rows) const {
     using T = typename Compute::storage;
     const index_t count = rows.extent(0), hidden = weights.w2.columns;
     saved<Compute> saved;
     saved.gate_up = context.template allocate<T>(count, 2 * hidden);
     saved.hidden = context.template allocate<T>(count, hidden);
     saved.results = context.template allocate<T>(count, rows.extent(1));
-    grouped_gemm_nt(context, saved.gate_up, rows, weights.w13.stacked(), offsets, accumulate::no);
-    swiglu_forward(context, saved.hidden, saved.gate_up, offsets.data + offsets.extent(0) - 1);
+    grouped_swiglu_forward(context, saved.gate_up, saved.hidden, rows, weights.w13.stacked(), offsets);
     grouped_gemm_nt(context, saved.results, saved.hidden, weights.w2.stacked(), offsets, accumulate::no);
     return saved;
   }
 
-  template <class Compute>
+  template <class Compute, class Rows>
   view<typename Compute::storage, 2, typename Compute::space> backward(
       typename Compute::context_type& context, const parameters<typename Compute::weight>& weights,
       const parameters<typename Compute::gradient>& gradients, const saved<Compute>& saved,
-      view<const std::int32_t, 1, typename Compute::space> offsets,
-      view<const typename Compute::storage, 2, typename Compute::space> rows) const {
+      view<const std::int32_t, 1, typename Compute::space> offsets, const Rows& rows) const {
     const auto d_results = saved.results;
     if (gradients.w2.present())
       grouped_gemm_tn(context, gradients.w2.stacked(), d_results, saved.hidden, offsets, accumulate::yes);
-    const auto d_hidden = saved.hidden;
-    grouped_gemm_nn(context, d_hidden, d_results, weights.w2.stacked(), offsets, accumulate::no);
     const auto d_gate_up = saved.gate_up;
-    swiglu_backward(context, d_gate_up, d_hidden, saved.gate_up, offsets.data + offsets.extent(0) - 1);
+    grouped_swiglu_backward(context, d_gate_up, saved.hidden, d_results, weights.w2.stacked(), saved.gate_up, offsets);
     if (gradients.w13.present())
       grouped_gemm_tn(context, gradients.w13.stacked(), d_gate_up, rows, offsets, accumulate::yes);
     const auto d_rows = saved.results;  // free again

@@ -8,6 +8,7 @@
 
 #include <graft/core/host_device.hpp>
 #include <graft/core/philox.hpp>
+#include <graft/core/step_value.hpp>
 #include <graft/core/view.hpp>
 
 namespace graft {
@@ -16,9 +17,9 @@ namespace graft {
 // a backward pass draws it again and one pass of four sequences draws the numbers of four passes of one.
 struct pass_position {
   std::uint64_t seed = 0;
-  index_t step = 0;         // of the optimizer
-  index_t first_token = 0;  // where the tokens of this pass begin in the batch of the step
-  bool training = false;    // false: evaluation and generation; routers draw no noise
+  step_value<index_t> step = 0;  // of the optimizer; in training where the trainer writes it
+  index_t first_token = 0;       // where the tokens of this pass begin in the batch of the step
+  bool training = false;         // false: evaluation and generation; routers draw no noise
 };
 
 // One token.
@@ -67,8 +68,13 @@ struct routing_pass {
   view<M, 1, Space> loss{};                  // (1) the balancers' losses are added; absent: not counted
   routing_observer<M, Space>* observer = nullptr;
 
+  // For kernels: looks up the step.
   GRAFT_HOST_DEVICE routing_token<M> token(index_t index) const {
-    return {at, layer, index, ids.data != nullptr ? ids[index] : 0, selection_bias.data};
+    return {{at.seed, index_t{at.step}, at.first_token, at.training},
+            layer,
+            index,
+            ids.data != nullptr ? ids[index] : 0,
+            selection_bias.data};
   }
   GRAFT_HOST_DEVICE bool padding(index_t index) const { return ids.data != nullptr && ids[index] < 0; }
 };

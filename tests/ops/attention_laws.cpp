@@ -1,0 +1,19 @@
+// SPDX-FileCopyrightText: 2026 The graft authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The laws of attention that CUDA runs, on the CPU: one definition for both.
+
+#include <graft/backend/cpu/cpu.hpp>
+
+#include "cuda/attention_laws.hpp"
+
+namespace graft::test {
+
+TEST_CASE("attention: the laws that every backend keeps", "[ops][attention]") {
+  context<cpu> ctx({.threads = 2});
+  SECTION("fp64") { check_attention<double>(ctx); }
+  SECTION("fp32") { check_attention<float>(ctx); }
+  SECTION("bf16") { check_attention<bfloat16>(ctx); }
+}
+
+}  // namespace graft::test
