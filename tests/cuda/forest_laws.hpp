@@ -20,7 +20,7 @@ struct forest_stage {
   using space = typename Stage::space;
   using compute_type = compute_on<T, std::remove_reference_t<decltype(std::declval<Stage>().ctx)>>;
   using member_type = dense_transformer<compute_type>;
-  static constexpr index_t sequences = 5, positions = 32, tokens = sequences * positions;
+  static constexpr index_t sequences = 3, positions = 32, tokens = sequences * positions;
 
   std::vector<std::shared_ptr<member_type>> members;
   resident<std::remove_reference_t<decltype(std::declval<Stage>().ctx)>, std::int32_t> input, target;

@@ -259,7 +259,7 @@ void check_models(Ctx& ctx, Exact& exact) {
 inline training_options few_steps() {
   return {.steps = 5,
           .sequences = 4,
-          .positions = 32,
+          .positions = 16,
           .micro_sequences = 2,
           .balance_groups = 2,
           .learning_rate = 0.01,

@@ -10,7 +10,7 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda replay: merged experts, stitches and a router of members") {
+TEST_CASE("cuda replay: merged experts, stitches and a router of members", "[model]") {
   context<cuda> ctx;
   check_other_replays<fp32>(ctx, true);
 }

@@ -211,8 +211,10 @@ void check_replay(Ctx& ctx, const char* name, bool records, const Make& make) {
   copy_from_host(ctx, resumed.optimizer().second_moment(), at[2].data());
   late->parameters().refresh(ctx);
   resumed.set_next_step(middle);
-  while (!resumed.finished())
-    CHECK(same_report(resumed.step(source), want[static_cast<std::size_t>(resumed.next_step()) - 1]));
+  while (!resumed.finished()) {
+    const auto step = static_cast<std::size_t>(resumed.next_step());
+    CHECK(same_report(resumed.step(source), want[step]));
+  }
   CHECK(same_bytes(learned(resumed), states.back()));
   CHECK(steps == static_cast<index_t>(want.size()));
 }

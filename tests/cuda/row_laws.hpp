@@ -46,6 +46,7 @@ struct probe_row {
     double* out = result.row(row);
     group.for_each(width, [=](index_t i) { to[i] = 2 * from[i]; });
     group.sync();
+    const float neighbours = group.max(width, [=](index_t i) { return to[(i + 37) % width]; });
     // NaN, where there is one, is passed over by max and argmax, and kept out of the sums here.
     const float sum = group.sum(width, [=](index_t i) { return from[i] == from[i] ? from[i] : 0.0f; });
     const float top = group.max(width, [=](index_t i) { return from[i]; });
@@ -53,7 +54,6 @@ struct probe_row {
     const std::int64_t count = group.reduce(
         width, [=](index_t i) { return from[i] > 0 ? std::int64_t{1} : std::int64_t{0}; },
         [](std::int64_t a, std::int64_t b) { return a + b; }, std::int64_t{0});
-    const float neighbours = group.max(width, [=](index_t i) { return to[(i + 37) % width]; });
     group.single([=] {
       out[probe_sum] = static_cast<double>(sum);
       out[probe_max] = static_cast<double>(top);

@@ -25,7 +25,7 @@ struct stitched_body {
     using space = typename Stage::space;
     using ctx_type = std::remove_reference_t<decltype(s.ctx)>;
     using C = compute_on<T, ctx_type>;
-    constexpr index_t sequences = 6, positions = 32, tokens = sequences * positions;
+    constexpr index_t sequences = 3, positions = 32, tokens = sequences * positions;
     const auto fill = [&](auto& model, std::uint64_t seed, double stddev, double diagonal) {
       auto values = s.stored(1, model.layout().size, seed, stddev).get();
       for (const tensor_entry& entry : model.layout().tensors)

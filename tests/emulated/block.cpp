@@ -369,6 +369,28 @@ const std::byte* meet() {
 }
 
 async_copies& copies_of_this_thread() { return threads[current].copies; }
-bool copies_come_early() { return order == thread_order::reverse; }
+bool copy_comes_early() {
+  return order == thread_order::reverse || (order == thread_order::shuffle && (draw() & 1u) != 0);
+}
+
+void add_products(float (&d)[4], const std::byte* operands, int lane) {
+  // Rows g and g + 8 of a, columns 2t and 2t + 1 of b; operand register `word` of a lane holds elements k and k + 1.
+  float rows[2][16], columns[2][16];
+  const auto unpack = [&](float* to, int from_lane, int word) {
+    std::uint32_t pair = 0;
+    std::memcpy(&pair, operands + 32 * from_lane + 4 * word, sizeof(pair));
+    to[0] = std::bit_cast<float>(pair << 16);
+    to[1] = std::bit_cast<float>(pair & 0xffff0000u);
+  };
+  const int g = lane / 4, t = lane % 4;
+  for (int lower = 0; lower < 2; ++lower)
+    for (int half = 0; half < 2; ++half)
+      for (int k = 0; k < 4; ++k) {
+        unpack(rows[lower] + 8 * half + 2 * k, 4 * g + k, lower + 2 * half);
+        unpack(columns[lower] + 8 * half + 2 * k, 4 * (2 * t + lower) + k, 4 + half);
+      }
+  for (int k = 0; k < 16; ++k)
+    for (int i = 0; i < 4; ++i) d[i] += rows[i / 2][k] * columns[i % 2][k];
+}
 
 }  // namespace emulated

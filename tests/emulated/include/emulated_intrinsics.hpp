@@ -5,10 +5,10 @@
 // The functions of graft/backend/cuda/intrinsics.cuh on the emulated device. Which lane holds which element is as in
 // the PTX ISA: ldmatrix (.m8n8, .b16) and mma.m16n8k16 with .bf16 operands.
 //
-// An asynchronous copy arrives as late as it may, when its thread waits for it, or in reverse order as early as it may,
-// when it is asked for: a missing wait shows in the one, a buffer that is still read in the other.
+// An asynchronous copy arrives as late as it may, when its thread waits for it, or as early as it may, when it is asked
+// for: a missing wait shows in the one, a buffer that is still read in the other. In forward order all come late, in
+// reverse order all early, and each by chance where the order is left to chance.
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +25,7 @@ struct async_copies {
     const void* from;
     std::size_t bytes;  // the rest of 16 is zero
     unsigned group;
+    bool early;
   };
   std::vector<one> waiting;
   unsigned groups = 0;  // committed
@@ -34,7 +35,7 @@ struct async_copies {
   }
 };
 async_copies& copies_of_this_thread();
-bool copies_come_early();
+bool copy_comes_early();
 
 inline void arrive(const async_copies::one& copy) {
   std::byte bytes[16] = {};
@@ -43,12 +44,8 @@ inline void arrive(const async_copies::one& copy) {
 }
 inline bool at_multiple_of_16(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
 
-// The two bf16 numbers of a register.
-struct bf16_pair {
-  float low, high;
-  explicit bf16_pair(std::uint32_t word)
-      : low(std::bit_cast<float>(word << 16)), high(std::bit_cast<float>(word & 0xffff0000u)) {}
-};
+// A lane's four sums of an mma whose operands all lanes have given: a and b one after the other.
+void add_products(float (&d)[4], const std::byte* operands, int lane);
 
 // The rows of all lanes: element (matrix, row, column) as its bits.
 struct loaded_matrices {
@@ -73,8 +70,9 @@ inline void copy_async_16(void* shared, const void* global, int valid_bytes) {
   if (!emulated::at_multiple_of_16(shared) || !emulated::at_multiple_of_16(global))
     emulated::fail("cp.async: an address is no multiple of 16 bytes");
   emulated::async_copies& copies = emulated::copies_of_this_thread();
-  copies.waiting.push_back({shared, global, static_cast<std::size_t>(valid_bytes), copies.groups});
-  if (emulated::copies_come_early()) emulated::arrive(copies.waiting.back());
+  copies.waiting.push_back(
+      {shared, global, static_cast<std::size_t>(valid_bytes), copies.groups, emulated::copy_comes_early()});
+  if (copies.waiting.back().early) emulated::arrive(copies.waiting.back());
 }
 inline void copy_async_commit() { ++emulated::copies_of_this_thread().groups; }
 template <int Pending>
@@ -84,7 +82,7 @@ void copy_async_wait() {
   for (const auto& copy : copies.waiting) {
     if (copy.group + Pending >= copies.groups) {
       copies.waiting[kept++] = copy;
-    } else if (!emulated::copies_come_early()) {
+    } else if (!copy.early) {
       emulated::arrive(copy);
     }
   }
@@ -107,24 +105,10 @@ inline void load_matrix_x4_transposed(std::uint32_t (&r)[4], const void* shared_
 //   b[0] (2t, g), b[1] (2t + 8, g), each with the next row
 //   d[0] (g, 2t), d[1] (g, 2t + 1), d[2] (g + 8, 2t), d[3] (g + 8, 2t + 1)
 inline void multiply_add_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-  struct operands {
-    std::uint32_t a[4], b[2];
-  };
-  operands mine;
-  std::memcpy(mine.a, a, sizeof(a));
-  std::memcpy(mine.b, b, sizeof(b));
-  const std::byte* all = emulated::exchange("mma", 0xffffffffu, &mine, sizeof(mine));
-  const auto of = [&](int lane) -> const operands& { return *reinterpret_cast<const operands*>(all + 32 * lane); };
-  const int g = emulated::lane() / 4, t = emulated::lane() % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int lower = i / 2, column = 2 * t + i % 2;  // row g + 8 lower of a, column `column` of b
-    for (int half = 0; half < 2; ++half)
-      for (int k = 0; k < 4; ++k) {
-        const emulated::bf16_pair left(of(4 * g + k).a[lower + 2 * half]), right(of(4 * column + k).b[half]);
-        d[i] += left.low * right.low;
-        d[i] += left.high * right.high;
-      }
-  }
+  std::uint32_t mine[6];
+  std::memcpy(mine, a, sizeof(a));
+  std::memcpy(mine + 4, b, sizeof(b));
+  emulated::add_products(d, emulated::exchange("mma", 0xffffffffu, mine, sizeof(mine)), emulated::lane());
 }
 
 // Results below the smallest normal number become 0.
