@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "common/discover.cpp"  // the programs' own file: no library of them is linked here
+// The programs' own files: no library of them is linked here.
+#include "common/data.cpp"
+#include "common/discover.cpp"
 
 #include "io/io_test.hpp"
 #include "io/topics.hpp"
