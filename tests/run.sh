@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what is missing, builds everything and runs all tests, in two parts. The first, in build-tests/, is by g++: the
-# kernels (backend, ops) as their users compile them, the programs, CUDA (for the device, and emulated on the CPU), headers, what
-# must not compile, projects that use graft. The second, in build-asan/, is every CPU test with AddressSanitizer and
-# UndefinedBehaviorSanitizer, and the tests of the programs, by clang. Compiling is most of the time, so a test above the kernels
-# is compiled once, and the programs with -O1.
+# kernels (backend, ops) as their users compile them, the programs and their tests, CUDA (for the device, and emulated on the
+# CPU), headers, what must not compile, projects that use graft. The second, in build-asan/, is every CPU test with
+# AddressSanitizer and UndefinedBehaviorSanitizer, by clang. Compiling is most of the time, so a test above the kernels is
+# compiled once, and the programs with -O1.
 # The last line counts the tests of both parts.
 set -uo pipefail
 
@@ -72,7 +72,7 @@ if [ ! -e /dev/nvidia0 ]; then
 fi
 at_once=-DGRAFT_TEST_FILES_AT_ONCE=4
 configure build-tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
-  -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=OFF "-DGRAFT_TEST_LAYERS=backend;ops;emulated_cuda" "$at_once" "${cuda[@]}" || exit 1
+  -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=OFF "-DGRAFT_TEST_LAYERS=backend;ops;examples;emulated_cuda" "$at_once" "${cuda[@]}" || exit 1
 run_tests "tests" build-tests
 
 # Which GPU tests did not run, and why.
@@ -86,8 +86,8 @@ elif [ "$gpu_skipped" -gt 0 ]; then
   gpu_line="$gpu_skipped GPU tests ran on the emulated device alone: $(build-tests/bin/test_cuda | sed -n 's/^skipped: //p')"
 fi
 
-cmake --preset asan "$at_once" -DGRAFT_BUILD_BENCHMARKS=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "-DGRAFT_TEST_PROGRAM_DIR=$root/build-tests/bin" \
-  "-DGRAFT_TEST_LAYERS=core;backend;ops;policies;layers;models;io;mix;train;analysis;examples" || exit 1
+cmake --preset asan "$at_once" -DGRAFT_BUILD_BENCHMARKS=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+  "-DGRAFT_TEST_LAYERS=core;backend;ops;policies;layers;models;io;mix;train;analysis" || exit 1
 run_tests "sanitizers" build-asan
 
 echo
