@@ -46,7 +46,3 @@ inline void require_device(int device) {
 
 #define GRAFT_CUDA(...) ::graft::detail::check_cuda((__VA_ARGS__), #__VA_ARGS__, __FILE__, __LINE__)
 #define GRAFT_CUBLAS(...) ::graft::detail::check_cublas((__VA_ARGS__), #__VA_ARGS__, __FILE__, __LINE__)
-
-// After <<<...>>>: a launch that was refused. What goes wrong inside the kernel shows at the next synchronisation.
-#define GRAFT_CUDA_LAUNCHED(kernel) \
-  ::graft::detail::check_cuda(cudaGetLastError(), "launch of " kernel, __FILE__, __LINE__)
