@@ -8,8 +8,6 @@
 //
 //   assemblies [members = 4] [threads = 0] [rounds = 15]
 
-#include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,26 +17,16 @@
 
 #include <graft/graft.hpp>
 
+#include "common/measuring.hpp"
+
 namespace {
 
 using graft::index_t;
-using clock_type = std::chrono::steady_clock;
+using namespace bench;
 using numbers = graft::compute<graft::bf16, graft::cpu>;
 using member_type = graft::dense_transformer<numbers>;
 
 constexpr index_t sequences = 16, positions = 256, prompt = 128;
-
-template <class Work>
-double seconds_of(int times, const Work& work) {
-  const auto start = clock_type::now();
-  for (int i = 0; i < times; ++i) work();
-  return std::chrono::duration<double>(clock_type::now() - start).count() / times;
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
 
 // A model with a text to read and a text to go on with.
 template <class Model>
@@ -116,14 +104,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
   const int rounds = argc > 3 ? std::atoi(argv[3]) : 15;
   graft::context<graft::cpu> context({.threads = threads});
-  const graft::transformer_shape shape{.vocabulary = graft::byte_tokenizer::padded_vocabulary,
-                                       .width = 192,
-                                       .blocks = 4,
-                                       .heads = 4,
-                                       .kv_heads = 4,
-                                       .head_dim = 48,
-                                       .hidden = 512,
-                                       .positions = positions};
+  const graft::transformer_shape shape = quick_shape(positions);
   std::printf("%s, %d threads, %d members of width %lld, %lld blocks\n", context.device_name().c_str(),
               context.threads(), count, static_cast<long long>(shape.width), static_cast<long long>(shape.blocks));
   std::vector<std::shared_ptr<member_type>> members;

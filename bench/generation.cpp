@@ -10,7 +10,6 @@
 //   generation [context = 512] [threads = 0] [rounds = 9]
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -18,22 +17,12 @@
 
 #include <graft/graft.hpp>
 
+#include "common/measuring.hpp"
+
 namespace {
 
 using graft::index_t;
-using clock_type = std::chrono::steady_clock;
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-template <class Work>
-double seconds_of(int times, const Work& work) {
-  const auto start = clock_type::now();
-  for (int i = 0; i < times; ++i) work();
-  return std::chrono::duration<double>(clock_type::now() - start).count() / times;
-}
+using namespace bench;
 
 template <class Model>
 void measure(const char* name, graft::context<graft::cpu>& context, const graft::transformer_shape& shape,
@@ -81,14 +70,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
   const int rounds = argc > 3 ? std::atoi(argv[3]) : 9;
   graft::context<graft::cpu> context({.threads = threads});
-  graft::transformer_shape shape{.vocabulary = graft::byte_tokenizer::padded_vocabulary,
-                                 .width = 192,
-                                 .blocks = 4,
-                                 .heads = 4,
-                                 .kv_heads = 4,
-                                 .head_dim = 48,
-                                 .hidden = 512,
-                                 .positions = std::max<index_t>(256, length)};
+  graft::transformer_shape shape = quick_shape(std::max<index_t>(256, length));
   std::printf("%s, %d threads, width %lld, %lld blocks, %lld positions of context\n", context.device_name().c_str(),
               context.threads(), static_cast<long long>(shape.width), static_cast<long long>(shape.blocks),
               static_cast<long long>(length));

@@ -11,7 +11,6 @@
 //   routing [width = 512] [threads = 0] [rounds = 9] [tokens = 2048]
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -21,16 +20,13 @@
 
 #include <graft/graft.hpp>
 
+#include "common/measuring.hpp"
+
 namespace {
 
 using namespace graft;
-using clock_type = std::chrono::steady_clock;
+using namespace bench;
 using balancers = all<switch_loss, z_loss>;
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
 
 // Weights and gradients of a declaration. Weights are normal, so that tokens spread over the experts.
 template <class Specs, class Weights, class Gradients, class Compute>

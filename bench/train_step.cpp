@@ -7,8 +7,6 @@
 //
 //   train_step [width = 512] [threads = 0] [steps = 7]
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -16,15 +14,12 @@
 
 #include <graft/graft.hpp>
 
+#include "common/measuring.hpp"
+
 namespace {
 
 using graft::index_t;
-using clock_type = std::chrono::steady_clock;
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
+using namespace bench;
 
 // Tokens that are random but not uniform, so that the loss has something to learn.
 struct random_tokens {

@@ -8,6 +8,7 @@
 
 #include "common/data.hpp"
 #include "common/options.hpp"
+#include "common/presets.hpp"
 #include "common/progress.hpp"
 #include "common/training_flags.hpp"
 
@@ -17,15 +18,7 @@ int main(int argc, char** argv) {
   common_options common;
   training_job job;
   std::vector<std::string> domains;
-  job.shape = {.vocabulary = graft::byte_tokenizer::padded_vocabulary,
-               .width = 192,
-               .blocks = 4,
-               .heads = 4,
-               .kv_heads = 4,
-               .head_dim = 48,
-               .hidden = 512,
-               .positions = 256,
-               .norm_eps = 1e-5};
+  job.shape = preset_named("quick").shape;
   job.training = {.steps = 600, .learning_rate = 2e-3, .warmup_steps = 50};
   app.add_option("--out", job.out, "model directory to write")->required();
   add_repeatable(app, "--domain", domains,

@@ -236,8 +236,7 @@ void check_attention_strides(Ctx& ctx) {
 // Changing the token at `changed` leaves what comes before it as it is, bit for bit, and other sequences too; tokens
 // that no loss reads get no gradient; and a sequence cut short gives the beginning of what the whole gives.
 template <class S, class Ctx>
-void check_attention_looks_back(Ctx& ctx) {
-  const attention_shape shape{2, 140, 2, 1, 64};
+void check_attention_looks_back(Ctx& ctx, const attention_shape& shape = {2, 140, 2, 1, 64}) {
   for (const index_t changed : {1, 63, 64, 130}) {
     INFO("position " << changed);
     auto inputs = attention_inputs<S>(shape, 31);

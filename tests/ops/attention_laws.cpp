@@ -16,4 +16,10 @@ TEST_CASE("attention: the laws that every backend keeps", "[ops][attention]") {
   SECTION("bf16") { check_attention<bfloat16>(ctx); }
 }
 
+TEST_CASE("attention: a later token never changes an earlier output, whatever the width of a head",
+          "[ops][attention]") {
+  context<cpu> ctx({.threads = 2});
+  check_attention_looks_back<float>(ctx, {2, 140, 4, 2, 20});
+}
+
 }  // namespace graft::test

@@ -241,20 +241,14 @@ static __global__ void __launch_bounds__(attention_threads)
   bfloat16* const key_tiles = d_out_tile + tile::elements(plan::queries);  // of even and odd steps
   bfloat16* const value_tiles = key_tiles + tile::elements(2 * plan::keys);
 
-  // As in the forward pass.
-  const int positions = static_cast<int>(shape.positions), heads = static_cast<int>(shape.heads);
-  const int pairs = heads * static_cast<int>(shape.sequences), pair = static_cast<int>(blockIdx.x) % pairs;
-  const int first = ((positions - 1) / plan::queries - static_cast<int>(blockIdx.x) / pairs) * plan::queries;
-  const int head = pair % heads, kv_head = head / static_cast<int>(shape.group());
-  const index_t token = static_cast<index_t>(pair / heads) * shape.positions;
-
+  const attention_query_place<plan> place(shape);
+  const int positions = static_cast<int>(shape.positions), head = place.head, warp_row = place.warp_row,
+            warp_first = place.warp_first;
+  const index_t token = place.token;
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * tiles;
-  const int warp_first = first + warp_row, warp_last = warp_first + 16 * tiles - 1;
-  const int steps = (std::min(positions, first + plan::queries) + plan::keys - 1) / plan::keys;
   const int pitch = static_cast<int>(qkv.strides[0]);
-  const bfloat16* const keys = qkv.row(token) + shape.key(kv_head);
-  const bfloat16* const values = qkv.row(token) + shape.value(kv_head);
+  const bfloat16* const keys = qkv.row(token) + shape.key(place.kv_head);
+  const bfloat16* const values = qkv.row(token) + shape.value(place.kv_head);
 
   const auto fetch_step = [&](int step) {
     const int begin = step * plan::keys, at = step % 2 * tile::elements(plan::keys);
@@ -262,9 +256,9 @@ static __global__ void __launch_bounds__(attention_threads)
     tile::template fetch<plan::keys>(value_tiles + at, values, pitch, begin, positions);
     copy_async_commit();
   };
-  tile::template fetch<plan::queries>(query_tile, qkv.row(token) + shape.query(head), pitch, first, positions);
+  tile::template fetch<plan::queries>(query_tile, qkv.row(token) + shape.query(head), pitch, place.first, positions);
   tile::template fetch<plan::queries>(d_out_tile, d_out.row(token) + static_cast<index_t>(head) * HeadDim,
-                                      static_cast<int>(d_out.strides[0]), first, positions);
+                                      static_cast<int>(d_out.strides[0]), place.first, positions);
   fetch_step(0);
 
   attention_statistic own[tiles][2];  // of rows g and g + 8 of each tile
@@ -272,16 +266,16 @@ static __global__ void __launch_bounds__(attention_threads)
   for (int i = 0; i < tiles; ++i)
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      own[i][half] = statistics[pair * attention_padded(positions) + warp_first + 16 * i + 8 * half + g];
+      own[i][half] = statistics[place.pair * attention_padded(positions) + warp_first + 16 * i + 8 * half + g];
   float d_query[tiles][HeadDim / 8][4];
   clear_sums(d_query);
 
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < place.steps; ++step) {
     copy_async_wait<0>();
     __syncthreads();  // this step's tiles are there, and nobody reads the other ones any more
-    if (step + 1 < steps) fetch_step(step + 1);
+    if (step + 1 < place.steps) fetch_step(step + 1);
     const int begin = step * plan::keys, at = step % 2 * tile::elements(plan::keys);
-    if (begin > warp_last) continue;  // the warp's queries see none of these keys
+    if (begin > place.warp_last) continue;  // the warp's queries see none of these keys
 
     float p[tiles][columns][4], ds[tiles][columns][4];
     clear_sums(p);

@@ -32,6 +32,32 @@ struct attention_scale {
   float binary;   // log2(e) / sqrt(d)
 };
 
+// Where a block that owns queries, and one of its warps, stands: a block has those of one head of one sequence. The
+// last queries see the most keys, so they come first. Plan: tiles, of 16 queries, a warp; queries, a block; keys, at a
+// time.
+template <class Plan>
+struct attention_query_place {
+  int pair, head, kv_head;  // pair: of sequence and head
+  index_t token;            // the first of the sequence
+  int first, steps;         // position of the block's first query; how many times it takes keys
+  int warp_row;             // the warp's first query in the block
+  int warp_first, warp_last;
+
+  __device__ __forceinline__ explicit attention_query_place(const attention_shape& shape) {
+    const int positions = static_cast<int>(shape.positions), heads = static_cast<int>(shape.heads);
+    const int pairs = heads * static_cast<int>(shape.sequences), block = static_cast<int>(blockIdx.x);
+    pair = block % pairs;
+    head = pair % heads;
+    kv_head = head / static_cast<int>(shape.group());
+    token = static_cast<index_t>(pair / heads) * shape.positions;
+    first = ((positions - 1) / Plan::queries - block / pairs) * Plan::queries;
+    steps = (std::min(positions, first + Plan::queries) + Plan::keys - 1) / Plan::keys;
+    warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * Plan::tiles;
+    warp_first = first + warp_row;
+    warp_last = warp_first + 16 * Plan::tiles - 1;
+  }
+};
+
 template <int HeadDim>
 static __global__ void __launch_bounds__(attention_threads)
     attention_forward_kernel(const matrix_view<bfloat16, device_space> out,
@@ -47,20 +73,14 @@ static __global__ void __launch_bounds__(attention_threads)
   bfloat16* const key_tiles = query_tile + tile::elements(plan::queries);  // of even and odd steps
   bfloat16* const value_tiles = key_tiles + tile::elements(2 * plan::keys);
 
-  // The last queries see the most keys: they come first.
-  const int positions = static_cast<int>(shape.positions), heads = static_cast<int>(shape.heads);
-  const int pairs = heads * static_cast<int>(shape.sequences), pair = static_cast<int>(blockIdx.x) % pairs;
-  const int first = ((positions - 1) / plan::queries - static_cast<int>(blockIdx.x) / pairs) * plan::queries;
-  const int head = pair % heads, kv_head = head / static_cast<int>(shape.group());
-  const index_t token = static_cast<index_t>(pair / heads) * shape.positions;
-
+  const attention_query_place<plan> place(shape);
+  const int positions = static_cast<int>(shape.positions), head = place.head, warp_row = place.warp_row,
+            warp_first = place.warp_first;
+  const index_t token = place.token;
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * tiles;
-  const int warp_first = first + warp_row, warp_last = warp_first + 16 * tiles - 1;  // positions of its queries
-  const int steps = (std::min(positions, first + plan::queries) + plan::keys - 1) / plan::keys;
   const int pitch = static_cast<int>(qkv.strides[0]);
-  const bfloat16* const keys = qkv.row(token) + shape.key(kv_head);
-  const bfloat16* const values = qkv.row(token) + shape.value(kv_head);
+  const bfloat16* const keys = qkv.row(token) + shape.key(place.kv_head);
+  const bfloat16* const values = qkv.row(token) + shape.value(place.kv_head);
 
   const auto fetch_step = [&](int step) {
     const int begin = step * plan::keys, at = step % 2 * tile::elements(plan::keys);
@@ -68,7 +88,7 @@ static __global__ void __launch_bounds__(attention_threads)
     tile::template fetch<plan::keys>(value_tiles + at, values, pitch, begin, positions);
     copy_async_commit();
   };
-  tile::template fetch<plan::queries>(query_tile, qkv.row(token) + shape.query(head), pitch, first, positions);
+  tile::template fetch<plan::queries>(query_tile, qkv.row(token) + shape.query(head), pitch, place.first, positions);
   fetch_step(0);
 
   float sums[tiles][HeadDim / 8][4];     // o
@@ -82,12 +102,12 @@ static __global__ void __launch_bounds__(attention_threads)
       total[i][half] = 0;
     }
 
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < place.steps; ++step) {
     copy_async_wait<0>();
     __syncthreads();  // this step's tiles are there, and nobody reads the other ones any more
-    if (step + 1 < steps) fetch_step(step + 1);
+    if (step + 1 < place.steps) fetch_step(step + 1);
     const int begin = step * plan::keys, at = step % 2 * tile::elements(plan::keys);
-    if (begin > warp_last) continue;  // the warp's queries see none of these keys
+    if (begin > place.warp_last) continue;  // the warp's queries see none of these keys
 
     float score[tiles][columns][4];
     clear_sums(score);

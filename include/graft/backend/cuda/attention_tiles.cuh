@@ -90,12 +90,7 @@ struct head_tile {
       for (int j = 0; j < Columns; j += 2) {
         std::uint32_t both[4];
         load_matrix_x4(both, beside(b, 8 * j, k));
-        const std::uint32_t right[2][2] = {{both[0], both[1]}, {both[2], both[3]}};
-#pragma unroll
-        for (int i = 0; i < Tiles; ++i) {
-          multiply_add_16x8x16(sums[i][j], left[i], right[0]);
-          multiply_add_16x8x16(sums[i][j + 1], left[i], right[1]);
-        }
+        add_products(sums, j, left, both);
       }
     }
   }
@@ -119,13 +114,22 @@ struct head_tile {
       for (int j = 0; j < HeadDim / 8; j += 2) {
         std::uint32_t both[4];
         load_matrix_x4_transposed(both, below(b, 8 * k, 8 * j));
-        const std::uint32_t right[2][2] = {{both[0], both[1]}, {both[2], both[3]}};
-#pragma unroll
-        for (int i = 0; i < Tiles; ++i) {
-          multiply_add_16x8x16(sums[i][j], left[i], right[0]);
-          multiply_add_16x8x16(sums[i][j + 1], left[i], right[1]);
-        }
+        add_products(sums, j, left, both);
       }
+    }
+  }
+
+ private:
+  // The sums of 8 columns from 8 j on, and of the 8 behind them, += left * right, whose two parts one load brought.
+  template <int Tiles, int Columns>
+  static __device__ __forceinline__ void add_products(float (&sums)[Tiles][Columns][4], int j,
+                                                      const std::uint32_t (&left)[Tiles][4],
+                                                      const std::uint32_t (&right)[4]) {
+    const std::uint32_t parts[2][2] = {{right[0], right[1]}, {right[2], right[3]}};
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+      multiply_add_16x8x16(sums[i][j], left[i], parts[0]);
+      multiply_add_16x8x16(sums[i][j + 1], left[i], parts[1]);
     }
   }
 };
