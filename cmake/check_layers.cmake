@@ -4,7 +4,8 @@
 # usage: cmake -DROOT=<include folder> [-DEXPECTED_VIOLATIONS=<n>] -P check_layers.cmake
 # Folders below ROOT/graft are layers, and includes point down only. Also: what a file of graft includes of graft exists
 # and is written <graft/...>, and a .hpp, which must compile without a CUDA Toolkit, includes neither a .cuh nor
-# a header of the Toolkit. Prints each violation.
+# a header of the Toolkit; and graft.hpp reaches every .hpp but those of the CUDA backend, graft.cuh every file.
+# Prints each violation.
 
 cmake_minimum_required(VERSION 3.24)
 get_filename_component(ROOT "${ROOT}" ABSOLUTE)
@@ -62,6 +63,7 @@ foreach(file IN LISTS files)
     endif()
     set(included "${CMAKE_MATCH_1}")
     if(included MATCHES "^graft/")
+      list(APPEND "includes_of_${file}" "${included}")
       rank_of("${included}" included_rank)
       if(NOT EXISTS "${ROOT}/${included}")
         violation("${file}: includes <${included}>, which does not exist")
@@ -76,6 +78,29 @@ foreach(file IN LISTS files)
     endif()
   endforeach()
 endforeach()
+
+# check_reach(<file that includes everything> <pattern of what it need not reach>)
+function(check_reach umbrella except)
+  set(reached "${umbrella}")
+  set(next "${umbrella}")
+  while(next)
+    list(POP_FRONT next file)
+    foreach(included IN LISTS "includes_of_${file}")
+      if(NOT included IN_LIST reached)
+        list(APPEND reached "${included}")
+        list(APPEND next "${included}")
+      endif()
+    endforeach()
+  endwhile()
+  foreach(file IN LISTS files)
+    if(NOT file IN_LIST reached AND NOT file MATCHES "${except}")
+      violation("${file}: not reached from ${umbrella}, whose users expect everything")
+    endif()
+  endforeach()
+  set(violations "${violations}" PARENT_SCOPE)
+endfunction()
+check_reach(graft/graft.hpp "\\.cuh$|^graft/backend/cuda/")
+check_reach(graft/graft.cuh "^$")
 
 if(NOT DEFINED EXPECTED_VIOLATIONS)
   set(EXPECTED_VIOLATIONS 0)

@@ -9,6 +9,7 @@
 #include <graft/analysis/evaluate.hpp>
 #include <graft/analysis/gate_trace.hpp>
 #include <graft/analysis/report.hpp>
+#include <graft/analysis/report_sections.hpp>
 #include <graft/analysis/routing_log.hpp>
 #include <graft/analysis/saturation.hpp>
 #include <graft/analysis/specialization.hpp>

@@ -16,7 +16,8 @@ if(CONSUMER STREQUAL "add_subdirectory")
 elseif(CONSUMER STREQUAL "find_package")
   list(APPEND arguments "-DEXPECTED_VERSION=${VERSION}")
 elseif(CONSUMER STREQUAL "cuda")
-  list(APPEND arguments "-DCMAKE_CUDA_ARCHITECTURES=90" "-DCMAKE_CUDA_HOST_COMPILER=${COMPILER}")
+  list(APPEND arguments "-DCMAKE_CUDA_ARCHITECTURES=90a" "-DCMAKE_CUDA_FLAGS=-Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror"
+    "-DCMAKE_CUDA_HOST_COMPILER=${COMPILER}")
 elseif(CONSUMER STREQUAL "readme")
   # The file is cut by position: a list of lines would lose what CMake takes for list syntax.
   file(READ "${GRAFT}/README.md" text)
