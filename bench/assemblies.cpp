@@ -15,7 +15,11 @@
 #include <string>
 #include <vector>
 
-#include <graft/graft.hpp>
+#include <graft/backend/cpu/cpu.hpp>
+#include <graft/models/forest.hpp>
+#include <graft/models/generation.hpp>
+#include <graft/models/stitched_transformer.hpp>
+#include <graft/policies/stitch_topology/all_topologies.hpp>
 
 #include "common/measuring.hpp"
 

@@ -15,7 +15,12 @@
 #include <cstdlib>
 #include <vector>
 
-#include <graft/graft.hpp>
+#include <graft/backend/cpu/cpu.hpp>
+#include <graft/models/generation.hpp>
+#include <graft/models/transformer.hpp>
+#include <graft/policies/balancer/all_balancers.hpp>
+#include <graft/policies/expert_layout/routed.hpp>
+#include <graft/policies/router/top_k.hpp>
 
 #include "common/measuring.hpp"
 

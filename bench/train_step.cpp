@@ -12,7 +12,13 @@
 #include <memory>
 #include <vector>
 
-#include <graft/graft.hpp>
+#include <graft/backend/cpu/cpu.hpp>
+#include <graft/models/counts.hpp>
+#include <graft/models/transformer.hpp>
+#include <graft/policies/balancer/switch_loss.hpp>
+#include <graft/policies/expert_layout/routed.hpp>
+#include <graft/policies/router/top_k.hpp>
+#include <graft/train/trainer.hpp>
 
 #include "common/measuring.hpp"
 

@@ -92,7 +92,7 @@ TEST_CASE("counting_sort is stable and leaves out -1", "[arrays]") {
     }
 }
 
-TEST_CASE("argsort_rows is stable, largest first, NaN last", "[arrays]") {
+TEST_CASE("argsort_rows is stable, largest first, NaN last", "[arrays][slow]") {
   for (const int threads : {1, 2}) {
     context<cpu> ctx({threads, 0});
     graft::test::check_argsort_rows<float>(ctx);

@@ -177,7 +177,7 @@ TEST_CASE("oneDNN packs a weight in one layout whatever the rows", "[gemm]") {
   }
 }
 
-TEMPLATE_TEST_CASE("products give the same bits for any number of threads", "[gemm]", (product_types<float, float>),
+TEMPLATE_TEST_CASE("products give the same bits for any number of threads", "[gemm][slow]", (product_types<float, float>),
                    (product_types<double, double>), (product_types<bfloat16, bfloat16>),
                    (product_types<bfloat16, float>)) {
   using T = typename TestType::operand;

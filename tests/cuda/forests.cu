@@ -11,7 +11,7 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda forests: fp32", "[model]") {
+TEST_CASE("cuda forests: fp32", "[model][large]") {
   context<cuda> device;
   context<cpu> host;
   check_forests<float>(device, host);

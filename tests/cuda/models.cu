@@ -11,7 +11,7 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda models: fp32", "[model]") {
+TEST_CASE("cuda models: fp32", "[model][large]") {
   context<cuda> device;
   context<cpu> host;
   check_models<float>(device, host);
@@ -22,7 +22,7 @@ TEST_CASE("cuda models: bf16", "[model]") {
   check_models<bfloat16>(device, host);
 }
 
-TEST_CASE("cuda training: dense", "[model]") {
+TEST_CASE("cuda training: dense", "[model][large]") {
   context<cuda> device;
   context<cpu> host;
   check_training<no_mixture, fp32>(device, host, 0);

@@ -29,7 +29,7 @@ TEST_CASE("cuda grouped gemm: fp32") {
   context<cuda> ctx;
   check_grouped_products<float, float>(ctx);
 }
-TEST_CASE("cuda grouped gemm: fp64") {
+TEST_CASE("cuda grouped gemm: fp64", "[large]") {
   context<cuda> ctx;
   check_grouped_products<double, double>(ctx);
 }

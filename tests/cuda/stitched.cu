@@ -10,7 +10,7 @@
 
 namespace graft::test {
 
-TEST_CASE("cuda stitched: fp32", "[model]") {
+TEST_CASE("cuda stitched: fp32", "[model][large]") {
   context<cuda> device;
   context<cpu> host;
   check_stitched<float>(device, host);

@@ -268,7 +268,7 @@ TEST_CASE("attention: gradients agree with finite differences", "[ops][attention
     }
 }
 
-TEST_CASE("attention: the same bits for any number of threads", "[ops][attention]") {
+TEST_CASE("attention: the same bits for any number of threads", "[ops][attention][slow]") {
   SECTION("fp64") { check_same_bits_for_threads<double>(); }
   SECTION("fp32") { check_same_bits_for_threads<float>(); }
   SECTION("bf16") { check_same_bits_for_threads<bfloat16>(); }

@@ -9,7 +9,7 @@
 
 namespace graft::test {
 
-TEST_CASE("attention: the laws that every backend keeps", "[ops][attention]") {
+TEST_CASE("attention: the laws that every backend keeps", "[ops][attention][slow]") {
   context<cpu> ctx({.threads = 2});
   SECTION("fp64") { check_attention<double>(ctx); }
   SECTION("fp32") { check_attention<float>(ctx); }

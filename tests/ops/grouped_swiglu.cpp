@@ -24,7 +24,7 @@ TEMPLATE_TEST_CASE("ops: products of gathered rows are those of a copy", "[ops]"
   check_gathered_products<TestType, accumulator_t<TestType>>(ctx);
 }
 
-TEMPLATE_TEST_CASE("ops: a grouped product with SwiGLU is the product and the op", "[ops]", float, double, bfloat16) {
+TEMPLATE_TEST_CASE("ops: a grouped product with SwiGLU is the product and the op", "[ops][slow]", float, double, bfloat16) {
   context<cpu> ctx({.threads = 2});
   check_swiglu_products<TestType>(ctx);
 }

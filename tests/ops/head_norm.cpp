@@ -129,7 +129,7 @@ TEMPLATE_TEST_CASE("head_norm: values forward and backward", "[ops]", double, fl
   check_values(c, run(shuffled, c));
 }
 
-TEMPLATE_TEST_CASE("head_norm: the same bits on one thread and on two", "[ops]", double, float, bfloat16) {
+TEMPLATE_TEST_CASE("head_norm: the same bits on one thread and on two", "[ops][slow]", double, float, bfloat16) {
   context<cpu> one(context_options{1}), two(context_options{2});
   const head_case<TestType> c(64 * 65 + 1, 2, 1, 256);  // enough chunks of rows for two threads backward too
   CHECK(run(one, c) == run(two, c));

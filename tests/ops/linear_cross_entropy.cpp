@@ -145,7 +145,7 @@ TEMPLATE_TEST_CASE("linear_cross_entropy: values forward and backward", "[ops]",
   check_values(c, run(shuffled, c));
 }
 
-TEMPLATE_TEST_CASE("linear_cross_entropy: more tokens than logits are held at once", "[ops]", float, bfloat16) {
+TEMPLATE_TEST_CASE("linear_cross_entropy: more tokens than logits are held at once", "[ops][slow]", float, bfloat16) {
   // A vocabulary of 2^13 leaves room for 128 tokens, fewer than the fewest: chunks of 256, 256 and 5.
   static_assert(detail::logit_budget / 8192 < 256 && detail::fewest_logit_rows == 256,
                 "the test expects chunks of 256 tokens. Choose its sizes anew.");

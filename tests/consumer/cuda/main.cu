@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Two .cu files with all headers of both backends link into one program. It needs no GPU to run.
+// One .cu file with all headers and one with those of the backend link into one program. It needs no GPU to run.
 
 #include <graft/graft.cuh>
 

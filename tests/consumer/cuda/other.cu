@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include <graft/graft.cuh>
+#include <graft/backend/cuda/cuda.cuh>
 
 int multiprocessors_of_all_devices() {
   int devices = 0, total = 0;
