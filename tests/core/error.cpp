@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include <catch2/catch.hpp>
+#include "catch.hpp"
 
 namespace error_tests {
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <graft/train/checkpoint.hpp>
@@ -38,7 +39,8 @@ TEMPLATE_TEST_CASE("resume: threads, repetition and a checkpoint at any step giv
   CHECK(one_thread.losses(step_count) == losses);
   CHECK(one_thread.state() == want);
 
-  for (const index_t stop : {index_t{0}, index_t{1}, index_t{3}, step_count}) {
+  const bool edges = std::is_same_v<TestType, dense_of<fp32>>;  // before the first step and behind the last: once
+  for (const index_t stop : edges ? std::vector<index_t>{0, 1, 3, step_count} : std::vector<index_t>{1, 3}) {
     CAPTURE(stop);
     {
       process<TestType> before;

@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// One .cu file with all headers and one with those of the backend link into one program. It needs no GPU to run.
+// Two .cu files with all headers of the CUDA backend link into one program. It needs no GPU to run.
 
-#include <graft/graft.cuh>
+#include <graft/backend/cuda/cuda.cuh>
+#include <graft/version.hpp>
 
 #include <cstdio>
 

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// All of graft once in a test of two projects: reading it takes a while.
-#if !defined(FEW_HEADERS)
+// All of graft in one of the projects: reading it takes a while.
+#if defined(ALL_HEADERS)
 #include <graft/graft.hpp>
 #endif
 #include <graft/core/philox.hpp>

@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// A program of a project that uses graft. Two files include the same headers, so that a function that lacks `inline`
-// shows when they are linked. Every library that the target brings is called once.
+// A program of a project that uses graft. Every library that the target brings is called once.
 
 #include "headers.hpp"
 
