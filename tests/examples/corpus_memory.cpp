@@ -70,9 +70,9 @@ TEST_CASE("prepare_corpus: ten times the file, the same memory", "[slow]") {
     fs::remove(path);
     return peak;
   };
-  const long small = peak_of(20), large = peak_of(200);
-  INFO(small << " KiB for 20 MB, " << large << " KiB for 200 MB");
-  CHECK(large - small < 1024);  // of pages that happen to be touched; the data would be 180,000
+  const long small = peak_of(10), large = peak_of(100);
+  INFO(small << " KiB for 10 MB, " << large << " KiB for 100 MB");
+  CHECK(large - small < 1024);  // of pages that happen to be touched; the data would be 90,000
 }
 
 TEST_CASE("discover_domains: five times the text, the same memory", "[slow]") {
@@ -94,9 +94,9 @@ TEST_CASE("discover_domains: five times the text, the same memory", "[slow]") {
     fs::remove(path);
     return peak;
   };
-  const long small = peak_of(200), large = peak_of(1000);
-  INFO(small << " KiB for 11 MB, " << large << " KiB for 56 MB");
-  CHECK(large - small < 2048);  // of pages that happen to be touched; the data would be 45,000
+  const long small = peak_of(100), large = peak_of(500);
+  INFO(small << " KiB for 6 MB, " << large << " KiB for 28 MB");
+  CHECK(large - small < 2048);  // of pages that happen to be touched; the data would be 22,000
 }
 
 }  // namespace corpus_memory_tests

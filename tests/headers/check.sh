@@ -34,7 +34,7 @@ if [ "${#headers[@]}" -eq 0 ]; then
 fi
 
 # FILE.reached: what it includes, directly or not, each once, in the order of `common` where that names it, then the rest.
-common=(graft/io/json.hpp graft/core/parameter_tree.hpp graft/core/error.hpp)
+common=(graft/io/json.hpp graft/io/domain.hpp graft/core/parameter_tree.hpp graft/core/error.hpp)
 (cd "$root" && find graft -type f -exec grep -HoE '^ *# *include *<[^>]+>' {} +) | sed -E 's/: *# *include *</ /; s/>$//' |
   awk -v work="$work" -v common="${common[*]}" '
     { includes[$1] = includes[$1] " " $2 }

@@ -220,7 +220,7 @@ void check_same_bits_for_threads() {
 
 }  // namespace
 
-TEST_CASE("attention: row algorithms agree with the definition", "[ops][attention]") {
+TEST_CASE("attention: row algorithms agree with the definition", "[ops][attention][slow]") {
   SECTION("fp64") { check_all_shapes<double>(method::rows); }
   SECTION("fp32") { check_all_shapes<float>(method::rows); }
   SECTION("bf16") { check_all_shapes<bfloat16>(method::rows); }
