@@ -13,8 +13,6 @@
 //
 // Above 400 lines: it is the one place where all stages follow each other.
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -34,6 +32,7 @@
 #include "common/mixtures.hpp"
 #include "common/options.hpp"
 #include "common/origin.hpp"
+#include "common/peak_memory.hpp"
 #include "common/presets.hpp"
 #include "common/processes.hpp"
 #include "common/progress.hpp"
@@ -116,9 +115,8 @@ class workflow {
     results.sample(table);
     results.report(table, ablation, trained_);
     const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    rusage own{};  // of this process: those that built it, or branches of --jobs, are not in it
-    getrusage(RUSAGE_SELF, &own);
-    const double peak = static_cast<double>(own.ru_maxrss) / 1024.0;  // ru_maxrss: KiB
+    // Of this process: branches of --jobs are not in it.
+    const double peak = static_cast<double>(peak_memory::of_process()) / (1 << 20);
     std::printf(
         "%s: results.json, report.html, plots/, samples.txt, models/; %.0f s, of which %.0f s data and training; peak "
         "memory %.0f MiB\n",
