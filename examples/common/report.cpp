@@ -10,7 +10,6 @@
 
 #include <graft/analysis/report.hpp>
 #include <graft/analysis/report_sections.hpp>
-#include <graft/analysis/specialization.hpp>
 #include <graft/io/byte_tokenizer.hpp>
 
 #include "common/traces.hpp"
@@ -110,13 +109,10 @@ void write_run_report(engine& engine, const report_input& input, const fs::path&
     const fs::path model = input.models / name;
     const graft::routing_trace trace = engine.routing(model, counted.ids, input.positions);
     const std::vector<std::string>& experts = name == "btx" ? input.experts : input.members;
-    for (std::size_t i = 0; i < trace.blocks.size(); ++i) {
-      const std::string layer = "layer " + std::to_string(trace.blocks[i].block);
-      std::vector<graft::routing_trace> parts;
-      for (const graft::text_span& span : counted.spans) parts.push_back(detail::part_of(trace, span));
-      data.shares.push_back({name + ", " + layer, "domain", "expert", input.table.domains, experts,
-                             graft::domain_specialization(parts, i), 1});
-    }
+    std::vector<graft::routing_trace> parts;
+    for (const graft::text_span& span : counted.spans) parts.push_back(detail::part_of(trace, span));
+    for (graft::report_matrix& map : graft::domain_maps(name, parts, input.table.domains, experts))
+      data.shares.push_back(std::move(map));
     for (graft::report_matrix& map : graft::coactivation_maps(trace, experts)) {
       map.title = name + ", " + map.title;
       data.coactivation.push_back(std::move(map));

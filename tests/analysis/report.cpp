@@ -247,14 +247,30 @@ TEST_CASE("report sections: from measurements to maps, curves and lists", "[anal
   CHECK(share_maps({"code"}, {"a"}, {{dense}}).empty());
   CHECK_THROWS_WITH(share_maps({"code"}, {"a"}, {{routed}}), Catch::Contains("expected names of 2 experts, got 1"));
 
-  const routing_trace trace{{7, 7}, {{0, 2, 2, {0, 1, 1, 0}, {0.5f, 0.5f, 0.5f, 0.5f}}, {1, 2, 1, {0, 1}, {1, 1}}}};
-  const std::vector<report_matrix> pairs = coactivation_maps(trace, {"a", "b"});
-  REQUIRE(pairs.size() == 1);  // one expert a token in layer 1: no pairs
+  const routing_trace trace{{7, 7},
+                            {{0, 3, 3, {0, 1, 2, 1, 0, 2}, {0.75f, 0.25f, 0, 0.5f, 0.5f, 0}},
+                             {1, 3, 1, {0, 1}, {1, 1}},
+                             {2, 3, 2, {0, 1, 2, 1}, {0.5f, 0.5f, 0.5f, 0.5f}}}};
+  const std::vector<report_matrix> pairs = coactivation_maps(trace, {"a", "b", "c"});
+  REQUIRE(pairs.size() == 1);  // all experts on each token in layer 0, one in layer 1: nothing to say
+  CHECK(pairs[0].title == "layer 2");
   CHECK(pairs[0].values(0, 1) == 1);
+  CHECK(pairs[0].values(1, 0) == 0.5);
   CHECK(std::isnan(pairs[0].values(1, 1)));  // an empty cell
 
-  const report_vocabulary lists = vocabulary_lists(
-      trace, 1, {"a", "b"}, [](std::int32_t id) { return "<" + std::to_string(id) + ">"; }, {.least_occurrences = 2});
+  const std::vector<report_matrix> domains = domain_maps("btx", {trace}, {"code"}, {"a", "b", "c"});
+  REQUIRE(domains.size() == 3);
+  CHECK(domains[0].title == "btx, layer 0, mean weight");
+  CHECK(domains[0].values.values == std::vector<double>{0.625, 0.375, 0});
+  CHECK(domains[1].title == "btx, layer 1");
+  CHECK(domains[1].values.values == std::vector<double>{0.5, 0.5, 0});
+  CHECK_THROWS_WITH(domain_maps("btx", {trace}, {"code"}, {"a"}),
+                    Catch::Contains("expected names of 3 experts, got 1"));
+  CHECK(domain_maps("btx", {}, {}, {}).empty());
+
+  const report_vocabulary lists =
+      vocabulary_lists(trace, 1, {"a", "b", "c"}, [](std::int32_t id) { return "<" + std::to_string(id) + ">"; },
+                       {.least_occurrences = 2});
   CHECK(lists.title == "layer 1");
   CHECK(lists.mean == 0.5);
   REQUIRE(lists.experts[1].words.size() == 1);

@@ -36,6 +36,12 @@ TEST_CASE("domain_specialization: by hand", "[analysis]") {
   CHECK(shares.row_sum(0) == 2);  // k
   CHECK(shares.row_sum(1) == 2);
 
+  // By weight: 0.7 for the first of each pair, 0.3 for the other.
+  const share_matrix weights = domain_specialization(domains, 0, domain_share::weights);
+  CHECK(weights(0, 0) == Approx((0.7 + 0.7 + 0.3 + 0.7) / 4));
+  CHECK(weights.row_sum(0) == Approx(1));
+  CHECK(weights.row_sum(1) == Approx(1));
+
   // The counts of an evaluation say the same.
   layer_load first, second;
   first.counts = {4, 3, 1};

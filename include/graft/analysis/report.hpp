@@ -254,8 +254,8 @@ inline std::string report_html(const report_data& data) {
 
   content = maps_html(data.shares);
   add("shares", "Where the tokens of each domain go",
-      "The share of a domain's tokens that each expert of each layer is selected for. With k experts for each token a "
-      "row sums to k.",
+      "The share of a domain's tokens that each expert of each layer is selected for: with k experts for each token a "
+      "row sums to k. Where all experts work on every token, the mean of their weights.",
       content);
 
   content.clear();

@@ -52,12 +52,33 @@ inline std::vector<report_matrix> share_maps(const std::vector<std::string>& dom
   return maps;
 }
 
-// A map for each block with experts of a trace. Nothing where one expert works on a token: its rows would be 0.
+// A map of domains and experts for each block of the traces, one trace for each domain: the share of the tokens, or the
+// mean weight where all experts work on every token, which the title says. Errors: names that do not fit,
+// those of domain_specialization.
+inline std::vector<report_matrix> domain_maps(const std::string& model, const std::vector<routing_trace>& traces,
+                                              const std::vector<std::string>& domains,
+                                              const std::vector<std::string>& experts) {
+  std::vector<report_matrix> maps;
+  for (std::size_t i = 0; !traces.empty() && i < traces.front().blocks.size(); ++i) {
+    const bool all = std::all_of(traces.begin(), traces.end(), [&](const routing_trace& trace) {
+      return i < trace.blocks.size() && trace.blocks[i].all_selected();
+    });
+    GRAFT_CHECK(traces.front().blocks[i].experts == static_cast<index_t>(experts.size()),
+                "domain_maps: expected names of ", traces.front().blocks[i].experts, " experts, got ", experts.size());
+    maps.push_back({model + ", layer " + std::to_string(traces.front().blocks[i].block) + (all ? ", mean weight" : ""),
+                    "domain", "expert", domains, experts,
+                    domain_specialization(traces, i, all ? domain_share::weights : domain_share::tokens), 1});
+  }
+  return maps;
+}
+
+// A map for each block with experts of a trace. Nothing where one expert works on a token, or all do: every row would
+// say 0, or 1.
 inline std::vector<report_matrix> coactivation_maps(const routing_trace& trace, const std::vector<std::string>& experts,
                                                     coactivation_pairs pairs = coactivation_pairs::all) {
   std::vector<report_matrix> maps;
   for (const block_routing& block : trace.blocks) {
-    if (block.slots < 2) continue;
+    if (block.slots < 2 || block.all_selected()) continue;
     maps.push_back({"layer " + std::to_string(block.block), "", "", experts, experts, coactivation(block, pairs), 1});
     share_matrix& values = maps.back().values;  // an expert beside itself says nothing
     for (index_t i = 0; i < values.rows; ++i) values(i, i) = std::numeric_limits<double>::quiet_NaN();

@@ -28,6 +28,16 @@ struct block_routing {
   }
   float weight(index_t token, index_t slot) const { return weights[static_cast<std::size_t>(token * slots + slot)]; }
 
+  // Every expert works on every token (padding left out), so that only the weights tell experts apart.
+  bool all_selected() const {
+    if (slots != experts) return false;
+    for (index_t token = 0; token < tokens(); ++token) {
+      index_t filled = 0;
+      for (index_t slot = 0; slot < slots; ++slot) filled += expert(token, slot) >= 0;
+      if (filled != 0 && filled != slots) return false;
+    }
+    return true;
+  }
   // The filled slots of a token by descending weight. Order: ties to the lower expert.
   std::vector<index_t> ranked(index_t token) const {
     std::vector<index_t> order;

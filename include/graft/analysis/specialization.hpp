@@ -5,9 +5,11 @@
 // Specialization: which domains and which tokens of the vocabulary go to which expert.
 //
 //   domain(i, D)     = N_{i,D} / N_D      N_D: tokens of domain D,        N_{i,D}: those that expert i is selected for
+//   weight(i, D)     = sum of expert i's weights over D / N_D
 //   vocabulary(i, x) = N_{i,x} / N_x      N_x: occurrences of token id x, N_{i,x}: those that expert i is selected for
 //
-// Without empty slots both sum to k over the experts; chance is k / E.
+// Without empty slots domain and vocabulary sum to k over the experts, chance is k / E; weight sums to what a token's
+// weights sum to, and tells experts apart that are all selected.
 // Source: Muennighoff et al., "OLMoE: open mixture-of-experts language models", 2024, arXiv 2409.02060, sections 5.3
 // and 5.4.
 
@@ -22,9 +24,13 @@
 
 namespace graft {
 
+// What an expert has of a token that it is selected for: the token, or its weight.
+enum class domain_share { tokens, weights };
+
 // (domains, E) of the entry `index` of the traces' blocks. Padding is no token.
 // Errors: no domain, a domain without tokens, traces of different models.
-inline share_matrix domain_specialization(const std::vector<routing_trace>& domains, std::size_t index) {
+inline share_matrix domain_specialization(const std::vector<routing_trace>& domains, std::size_t index,
+                                          domain_share share = domain_share::tokens) {
   GRAFT_CHECK(!domains.empty() && index < domains.front().blocks.size(),
               "domain_specialization: expected an entry of the blocks with experts, got ", index, " of ",
               domains.empty() ? 0 : domains.front().blocks.size());
@@ -35,8 +41,9 @@ inline share_matrix domain_specialization(const std::vector<routing_trace>& doma
     const block_routing& block = domains[d].blocks[index];
     detail::check_block("domain_specialization", block);
     const auto row = static_cast<index_t>(d);
-    for (const std::int32_t expert : block.selected)
-      if (expert >= 0) result(row, expert) += 1;
+    for (std::size_t i = 0; i < block.selected.size(); ++i)
+      if (const std::int32_t expert = block.selected[i]; expert >= 0)
+        result(row, expert) += share == domain_share::tokens ? 1.0 : static_cast<double>(block.weights[i]);
     const auto tokens = std::count_if(domains[d].ids.begin(), domains[d].ids.end(), [](auto id) { return id >= 0; });
     GRAFT_CHECK(tokens > 0, "domain_specialization: expected tokens of every domain, got none of domain ", d);
     for (index_t i = 0; i < result.columns; ++i) result(row, i) /= static_cast<double>(tokens);
