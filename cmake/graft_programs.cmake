@@ -66,6 +66,9 @@ target_compile_options(graft_programs INTERFACE
 set(GRAFT_THIN_FLAGS "-O1" CACHE STRING "How the thin parts of graft's own programs are compiled, in half the time of -O3")
 mark_as_advanced(GRAFT_THIN_FLAGS)
 
+option(GRAFT_PROGRAMS_AT_ONCE "The thin programs are compiled as one file: what they include is read once" OFF)
+mark_as_advanced(GRAFT_PROGRAMS_AT_ONCE)
+
 # One program of each .cpp of the current folder, and a target that builds them all. Where there is a CUDA Toolkit, a .cu of the
 # same stem becomes part of its program. Files in the folder common/ are compiled once and linked into every program.
 # What has a .cu in it links graft::cuda, the rest graft::graft; GRAFT_HAS_CUDA tells a .cpp which.
@@ -94,15 +97,29 @@ function(graft_add_programs collection)
     list(PREPEND libraries ${collection}_common)
   endif()
 
+  set(thin)
+  if(arg_THIN_MAIN)
+    set(thin "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:${GRAFT_THIN_FLAGS}>")
+  endif()
+  set(together "${CMAKE_CURRENT_BINARY_DIR}/${collection}_together.cpp")
+  set(mains)  # the text of that file
+
   add_custom_target(${collection})
   foreach(source IN LISTS sources)
     get_filename_component(name "${source}" NAME_WE)
     add_executable(${name} "${source}")
+    file(STRINGS "${source}" takes_arguments REGEX "^int main\\(int argc, char\\*\\* argv\\)")
+    if(arg_THIN_MAIN AND GRAFT_PROGRAMS_AT_ONCE AND takes_arguments)
+      # The program is a file that calls its main among those of all.
+      string(APPEND mains "#define main main_of_${name}\n#include \"${source}\"\n#undef main\n")
+      file(CONFIGURE OUTPUT ${name}_main.cpp @ONLY
+        CONTENT "int main_of_${name}(int, char**);\nint main(int argc, char** argv) { return main_of_${name}(argc, argv); }\n")
+      set_target_properties(${name} PROPERTIES SOURCES "${CMAKE_CURRENT_BINARY_DIR}/${name}_main.cpp")
+      target_link_libraries(${name} PRIVATE ${collection}_together)
+    endif()
     target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
     target_link_libraries(${name} PRIVATE ${libraries})
-    if(arg_THIN_MAIN)
-      target_compile_options(${name} PRIVATE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:${GRAFT_THIN_FLAGS}>")
-    endif()
+    target_compile_options(${name} PRIVATE ${thin})
     set(cuda_source "${CMAKE_CURRENT_SOURCE_DIR}/${name}.cu")
     if(cuda_source IN_LIST cuda_sources)
       target_sources(${name} PRIVATE "${cuda_source}")
@@ -110,4 +127,11 @@ function(graft_add_programs collection)
     endif()
     add_dependencies(${collection} ${name})
   endforeach()
+  if(mains)
+    file(CONFIGURE OUTPUT "${together}" CONTENT "${mains}" @ONLY)
+    add_library(${collection}_together STATIC "${together}")
+    target_compile_options(${collection}_together PRIVATE ${thin})
+    target_include_directories(${collection}_together PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+    target_link_libraries(${collection}_together PRIVATE ${libraries})
+  endif()
 endfunction()

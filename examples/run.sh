@@ -15,7 +15,7 @@ eval "$environment"
 build=$root/build
 generator=()
 if [ ! -f "$build/CMakeCache.txt" ]; then
-  generator=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF)
+  generator=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_PROGRAMS_AT_ONCE=ON)
   # Compiling for GPUs takes minutes, and without one nothing here would use it.
   if [ ! -e /dev/nvidia0 ]; then generator+=(-DGRAFT_CUDA=OFF); fi
 fi

@@ -74,7 +74,8 @@ if [ ! -e /dev/nvidia0 ]; then
 fi
 at_once=-DGRAFT_TEST_FILES_AT_ONCE=6
 configure build-tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DGRAFT_THIN_FLAGS=-O0 \
-  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=OFF \
+  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_PROGRAMS_AT_ONCE=ON \
+  -DGRAFT_BUILD_BENCHMARKS=OFF \
   "-DGRAFT_TEST_LAYERS=backend;ops;examples;emulated_cuda;source" "$at_once" "${cuda[@]}" || exit 1
 run_tests "tests" build-tests
 
