@@ -39,7 +39,7 @@ struct held_out_domain {
 
 // The routing of one text at some steps of a training, for saturation. No texts: nothing is kept.
 struct snapshot_options {
-  std::vector<held_out_domain> texts;  // the beginning of each
+  std::vector<held_out_domain> texts;  // an excerpt of each
   index_t tokens = 256;                // of each
   index_t positions = 256;
   index_t count = 8;  // about so many, and one before the first step

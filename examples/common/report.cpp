@@ -98,8 +98,8 @@ void write_run_report(engine& engine, const report_input& input, const fs::path&
 
   // Texts: some windows of each domain for what is counted, a window with a piece of each for what is shown.
   const auto domains = static_cast<index_t>(input.texts.size());
-  const graft::marked_text shown = beginnings(input.texts, std::max<index_t>(1, input.positions / domains));
-  const graft::marked_text counted = beginnings(input.texts, 8 * input.positions);
+  const graft::marked_text shown = excerpts(input.texts, std::max<index_t>(1, input.positions / domains));
+  const graft::marked_text counted = excerpts(input.texts, 8 * input.positions);
   const auto has = [&](const std::string& name) {
     return std::any_of(input.table.rows.begin(), input.table.rows.end(),
                        [&](const result_row& row) { return row.name == name; });

@@ -17,8 +17,9 @@
 
 namespace examples {
 
-// The beginnings of some texts one after another, `tokens` of each.
-graft::marked_text beginnings(const std::vector<held_out_domain>& texts, index_t tokens);
+// Excerpts of some texts one after another, `tokens` of each: lines from its middle, since the first document of a text
+// may begin with a licence.
+graft::marked_text excerpts(const std::vector<held_out_domain>& texts, index_t tokens);
 
 // Where the snapshots of a training are.
 fs::path routing_log_of(const fs::path& model);
@@ -32,7 +33,7 @@ observe_step with_snapshots(Model& model, const training_job& job, const observe
       const snapshot_options& o = job.snapshots;
       if (o.texts.empty()) return observe;
       const auto probe = std::make_shared<graft::routing_probe<Model>>(
-          model, beginnings(o.texts, o.tokens).ids, o.positions, std::max<index_t>(1, job.training.steps / o.count),
+          model, excerpts(o.texts, o.tokens).ids, o.positions, std::max<index_t>(1, job.training.steps / o.count),
           job.training.steps, routing_log_of(job.out));
       return [probe, observe](const graft::step_report& report) {
         if (observe) observe(report);
