@@ -67,7 +67,7 @@ class assembly_models {
   auto with_model(Use use) {
     if (info_.card.kind == "forest" && info_.card.policy.name == clusters_name) {
       const cluster_policy policy = cluster_policy_of(info_.card.policy, place());
-      graft::clustered_forest<Compute> model(
+      auto model = graft::clustered_forest<Compute>(
           members_,
           std::make_shared<graft::document_clusters>(graft::load_document_clusters(info_.folder / policy.file)),
           policy.posterior, policy.chunk);

@@ -25,7 +25,7 @@ namespace {
 
 using namespace graft;
 using member = test::bigram_member<fp64>;
-using model = clustered_forest<compute<fp64, cpu>, member>;
+using number = compute<fp64, cpu>;
 
 context<cpu>& one_thread() {
   static context<cpu> ctx(context_options{1});
@@ -67,12 +67,12 @@ TEST_CASE("clustered_forest: each token is weighed by the text before it", "[io]
   }
   targets[5] = -1;
   for (const index_t chunk : {1, 7}) {
-    model forest(members(), three_clusters(), {}, chunk);
+    auto forest = clustered_forest<number>(members(), three_clusters(), {}, chunk);
     std::vector<double> losses(inputs.size());
     const matrix_view<const std::int32_t> input(inputs.data(), 2, positions), target(targets.data(), 2, positions);
     forest.token_losses(view<double, 1>(losses.data(), 2 * positions), input, target);
     std::vector<double> posteriors(inputs.size() * 3);
-    forest.posteriors(matrix_view<double>(posteriors.data(), 2 * positions, 3), input);
+    forest.posteriors(matrix_view<double>(posteriors.data(), 2 * positions, 3), input, target);
     double all = 0;
     std::vector<double> counts(3, 0.0);
     for (std::size_t t = 0; t < inputs.size(); ++t) {
@@ -101,7 +101,7 @@ TEST_CASE("clustered_forest: each token is weighed by the text before it", "[io]
 TEST_CASE("clustered_forest: generation follows the text, with caches as without", "[io][clusters]") {
   cluster_posterior_options options;
   options.clusters = 2;
-  model forest(members(), three_clusters(), options);
+  auto forest = clustered_forest<number>(members(), three_clusters(), options);
   const std::string text = "t1word3 t1word4 ";
   const std::vector<std::int32_t> tokens = bytes(text);
   std::vector<double> whole(257), grown(257);
@@ -139,7 +139,7 @@ TEST_CASE("cluster_prior_source: a forest's prior from the beginning of each seq
   std::vector<std::int32_t> inputs = bytes(texts[0] + texts[1]);
   for (const index_t seen : {0, 7}) {
     std::vector<double> prior(6);
-    const cluster_prior_source<context<cpu>> source(one_thread(), three_clusters(), {}, seen);
+    const cluster_prior_source<context<cpu>> source(one_thread(), three_clusters(), {{}, seen, 1});
     source(matrix_view<const std::int32_t>(inputs.data(), 2, 15), matrix_view<double>(prior.data(), 2, 3));
     for (std::size_t b = 0; b < 2; ++b) {
       const auto length = seen > 0 ? static_cast<std::size_t>(seen) : texts[b].size();
@@ -147,7 +147,7 @@ TEST_CASE("cluster_prior_source: a forest's prior from the beginning of each seq
       for (std::size_t j = 0; j < 3; ++j) CHECK(prior[b * 3 + j] == wanted[j]);
     }
   }
-  forest<fixed_weights, compute<fp64, cpu>, member> trees(members());
+  forest<fixed_weights, number, member> trees(members());
   trees.set_prior_source(cluster_prior_source<context<cpu>>(one_thread(), three_clusters()));
   std::vector<double> posteriors(30 * 3);
   const std::vector<std::int32_t> targets(30, 'x');
@@ -159,12 +159,12 @@ TEST_CASE("cluster_prior_source: a forest's prior from the beginning of each seq
 
 TEST_CASE("clustered_forest: bad input", "[io][clusters]") {
   const test::bigrams<fp64> two(members().begin(), members().begin() + 2);
-  CHECK_ERROR(model(two, three_clusters()), "members=2", "clusters=3");
-  CHECK_ERROR(model(members(), three_clusters(), {}, 0), "chunks of at least one token", "got 0");
-  CHECK_ERROR(model(members(), nullptr), "null pointer");
+  CHECK_ERROR(clustered_forest<number>(two, three_clusters()), "members=2", "clusters=3");
+  CHECK_ERROR(clustered_forest<number>(members(), three_clusters(), {}, 0), "chunks of at least one token", "got 0");
+  CHECK_ERROR(clustered_forest<number>(members(), nullptr), "null pointer");
   cluster_posterior_options options;
   options.temperature = -1;
-  CHECK_ERROR(model(members(), three_clusters(), options), "positive temperature", "-1");
+  CHECK_ERROR(clustered_forest<number>(members(), three_clusters(), options), "positive temperature", "-1");
 }
 
 }  // namespace clustered_forest_tests
