@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Memory that lives as long as its owner: parameters, gradients, optimizer state, caches. The host's half; the
-// CUDA backend specialises buffer for device_space.
+// Memory that lives as long as its owner: parameters, gradients, optimizer state, caches. The host's memory is here, a
+// device's with its backend (memory_of).
 
 #include <concepts>
 #include <cstddef>
@@ -39,23 +39,31 @@ struct host_memory {
     return pointer;
   }
   void deallocate(void* pointer, std::size_t) { std::free(pointer); }
+  void clear(void* pointer, std::size_t bytes) { std::memset(pointer, 0, bytes); }
+};
+
+// The memory of a space: allocate, deallocate, and clear, which sets bytes to zero before it returns.
+template <class Space>
+struct memory_of;
+template <>
+struct memory_of<host_space> {
+  using type = host_memory;
 };
 
 // Owns `size` elements, zero at the start. Movable, not copyable. T is trivially copyable.
 template <class T, class Space>
-class buffer;
-
-template <class T>
-class buffer<T, host_space> {
+class buffer {
   static_assert(std::is_trivially_copyable_v<T>, "graft::buffer: T is not trivially copyable. Store plain values.");
+  using memory = typename memory_of<Space>::type;
 
  public:
   buffer() = default;
-  explicit buffer(index_t count) : size_(count) {
+  explicit buffer(index_t count) : buffer() {  // so that the memory is given back where clearing it fails
     GRAFT_CHECK(count >= 0, "buffer: expected a size of at least 0, got ", count);
     if (count == 0) return;
-    data_ = static_cast<T*>(host_memory().allocate(bytes()));
-    std::memset(static_cast<void*>(data_), 0, bytes());
+    size_ = count;
+    data_ = static_cast<T*>(memory().allocate(bytes()));
+    memory().clear(data_, bytes());
   }
   buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
@@ -63,20 +71,22 @@ class buffer<T, host_space> {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~buffer() { host_memory().deallocate(data_, bytes()); }
+  ~buffer() {
+    if (data_ != nullptr) memory().deallocate(data_, bytes());
+  }
 
   T* data() const { return data_; }
   index_t size() const { return size_; }
   std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
 
   // All elements as a vector.
-  vector_view<T, host_space> view() const { return vector_view<T, host_space>(data_, size_); }
+  vector_view<T, Space> view() const { return vector_view<T, Space>(data_, size_); }
   // The first elements under the given extents. Requires: their product is at most size().
   template <std::integral First, std::integral... Rest>
-  graft::view<T, 1 + static_cast<int>(sizeof...(Rest)), host_space> view(First first, Rest... rest) const {
+  graft::view<T, 1 + static_cast<int>(sizeof...(Rest)), Space> view(First first, Rest... rest) const {
     const index_t wanted = (static_cast<index_t>(first) * ... * static_cast<index_t>(rest));
     GRAFT_CHECK(wanted <= size_, "buffer: expected a view of at most ", size_, " elements, got ", wanted);
-    return graft::view<T, 1 + static_cast<int>(sizeof...(Rest)), host_space>(data_, first, rest...);
+    return graft::view<T, 1 + static_cast<int>(sizeof...(Rest)), Space>(data_, first, rest...);
   }
 
  private:
