@@ -66,11 +66,12 @@ run_tests() {
   skipped=$((skipped + now_skipped))
 }
 
-# Where there is no GPU to run on, nvcc compiles the programs alone, in bf16 and for one architecture; the tests of CUDA run on
-# the emulated device.
+# Where there is no GPU to run on, nvcc compiles the programs alone, in bf16, with the usual policies and for one architecture;
+# the tests of CUDA run on the emulated device.
 cuda=(-DGRAFT_CUDA=AUTO)
 if [ ! -e /dev/nvidia0 ]; then
-  cuda+=(-DGRAFT_TEST_CUDA=OFF -DGRAFT_CUDA_HOST_FLAGS=-O0 -DGRAFT_EXAMPLES_CUDA_FP32=OFF -DGRAFT_CUDA_ARCHITECTURES=90a-real)
+  cuda+=(-DGRAFT_TEST_CUDA=OFF -DGRAFT_CUDA_HOST_FLAGS=-O0 -DGRAFT_EXAMPLES_CUDA_FP32=OFF
+    -DGRAFT_EXAMPLES_CUDA_POLICIES=usual -DGRAFT_CUDA_ARCHITECTURES=90a-real)
 fi
 at_once=-DGRAFT_TEST_FILES_AT_ONCE=6
 configure build-tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DGRAFT_THIN_FLAGS=-O0 \

@@ -23,7 +23,7 @@ programs=(gpu_report test_cuda branch_train_mix)
 
 if [ -z "${SKIP_BUILD:-}" ]; then
   cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGRAFT_CUDA=ON -DGRAFT_NATIVE=OFF \
-    -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=ON -DGRAFT_BUILD_TESTS=ON \
+    -DGRAFT_EXAMPLES_CUDA_POLICIES=usual -DGRAFT_BUILD_EXAMPLES=ON -DGRAFT_BUILD_BENCHMARKS=ON -DGRAFT_BUILD_TESTS=ON \
     -DGRAFT_CUDA_ARCHITECTURES="${ARCHITECTURES:-90a-real}" -DGRAFT_TEST_CUDA_ARCHITECTURES="${ARCHITECTURES:-90a-real}"
   cmake --build "$build" --target "${programs[@]}" --parallel "$(nproc)"
 fi

@@ -19,18 +19,28 @@
 
 namespace examples {
 
-// The routers, in two parts that are compiled apart (the second in bf16 only), and the few that are compiled for CUDA
-// too, where compiling is slow. visit.template operator()<Router>(what): once for each router and number of slots K.
-// Those that use all experts have a fixed number of them: that of the default domains.
-enum class router_part { first, second, on_cuda };
+// The routers, in two parts that are compiled apart (the second in bf16 only), and the usual ones, which is all that is
+// compiled for CUDA with -DGRAFT_EXAMPLES_CUDA_POLICIES=usual: nvcc takes minutes for the rest.
+// visit.template operator()<Router>(what): once for each router and number of slots K. Those that use all experts have
+// a fixed number of them: that of the default domains.
+enum class router_part { first, second, usual };
 namespace detail {
 inline constexpr graft::index_t all_experts = all_experts_compiled;
+
+template <class Compute>
+constexpr bool usual_policies_alone() {
+#if defined(GRAFT_USUAL_CUDA_POLICIES)
+  return std::is_same_v<typename Compute::backend, graft::cuda>;
+#else
+  return false;
+#endif
 }
+}  // namespace detail
 
 template <router_part Part, class Visit>
 void for_each_router(const Visit& visit) {
   using namespace graft;
-  if constexpr (Part == router_part::on_cuda) {
+  if constexpr (Part == router_part::usual) {
     visit.template operator()<top_k<1>>("");
     visit.template operator()<top_k<2>>("");
   } else if constexpr (Part == router_part::first) {
@@ -86,11 +96,10 @@ namespace detail {
 
 using usual_router = graft::top_k<2>;
 
-// On CUDA, where compiling is slow, the usual ones.
-template <class Router, class Backend>
+template <class Router, class Compute>
 constexpr auto every_balancer() {
   using namespace graft;
-  constexpr bool few = std::is_same_v<Backend, graft::cuda>;
+  constexpr bool few = usual_policies_alone<Compute>();
   if constexpr (!Router::spec.logits)
     return no_balancer{};
   else if constexpr (few && Router::spec.selection_bias)
@@ -103,7 +112,7 @@ constexpr auto every_balancer() {
     return graft::all<switch_loss, btx_loss, sequence_loss, global_batch_loss, z_loss>{};
 }
 template <class Router, class Compute>
-using balancers_for = decltype(every_balancer<Router, typename Compute::backend>());
+using balancers_for = decltype(every_balancer<Router, Compute>());
 
 // Balancers that were not asked for say nothing: the first option of a balancer is its strength.
 template <class Balancer>
@@ -184,23 +193,23 @@ graft::any_mixture<Compute> make_mixture(const mixture_names& names) {
   for (const std::string& name : names.balancers)
     GRAFT_CHECK(name == "none" || (", " + balancers + ",").find(", " + name + ",") != std::string::npos,
                 "expected balancers of ", balancers, " or none, got ", name);
-  constexpr bool on_cuda = std::is_same_v<typename Compute::backend, graft::cuda>;
+  constexpr bool few = detail::usual_policies_alone<Compute>();
   constexpr bool all_parts = std::is_same_v<typename Compute::precision, graft::bf16>;
   std::optional<graft::any_mixture<Compute>> result;
-  if constexpr (!on_cuda) result = make_special<Compute>(names);
+  if constexpr (!few) result = make_special<Compute>(names);
   const bool routed = names.layout == graft::routed::name;
-  if constexpr (on_cuda) {
-    if (routed) result = make_routed<Compute, router_part::on_cuda>(names, routers);
+  if constexpr (few) {
+    if (routed) result = make_routed<Compute, router_part::usual>(names, routers);
   } else {
     if (!result && routed) result = make_routed<Compute, router_part::first>(names, routers);
     if constexpr (all_parts)
       if (!result && routed) result = make_routed<Compute, router_part::second>(names, routers);
   }
   GRAFT_CHECK(result, "these programs are compiled for the routers ", routers, " (name/experts per token)",
-              on_cuda     ? " on CUDA"
+              few         ? " on CUDA"
               : all_parts ? ""
                           : " in fp32",
-              " with the layout routed", on_cuda ? std::string() : ", and for top_k/2 with the layouts " + layouts,
+              " with the layout routed", few ? std::string() : ", and for top_k/2 with the layouts " + layouts,
               "; got ", names.router, "/", names.experts_per_token, " with ", names.layout);
   return std::move(*result);
 }

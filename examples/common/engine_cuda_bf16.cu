@@ -13,7 +13,9 @@
 namespace examples {
 
 using computing = graft::compute<graft::bf16, graft::cuda>;
-template graft::any_mixture<computing> make_mixture(const mixture_names&);
+#if defined(GRAFT_USUAL_CUDA_POLICIES)
+template graft::any_mixture<computing> make_mixture(const mixture_names&);  // else in mixtures_cuda_bf16.cu
+#endif
 
 std::unique_ptr<engine> make_cuda_bf16_engine(const graft::context_options& options) {
   return std::make_unique<backend_engine<computing>>(options);
