@@ -21,8 +21,8 @@ if(GRAFT_CCACHE)
 endif()
 
 if(graft_has_cuda)
-  # Ampere and Hopper. Without this nvcc would compile for its oldest architecture.
-  set(GRAFT_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "GPU architectures of graft's own CUDA programs")
+  # Ampere and Hopper, and for what comes after them PTX, which the driver compiles at the first start.
+  set(GRAFT_CUDA_ARCHITECTURES "80;90a-real" CACHE STRING "GPU architectures of graft's own CUDA programs")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES "${GRAFT_CUDA_ARCHITECTURES}")
   endif()

@@ -301,6 +301,7 @@ class workflow {
         }
       }
     } else {
+      engine_->release();
       std::vector<child_command> commands;
       for (const std::size_t domain : branched_) commands.push_back(branch_command(branch_job(domain)));
       run_processes(

@@ -8,7 +8,7 @@
 #   BIN=runs/graft-gpu.tar.xz bash bench/gpu/run.sh        on the other machine, in a checkout of the same revision
 #
 # In it: gpu_report, test_cuda and branch_train_mix, stripped, compiled for Hopper alone (more with
-# ARCHITECTURES="80-real;90a-real") and for any x86-64 processor; in lib/ the shared libraries that they need and that a
+# ARCHITECTURES="80;90a-real") and for any x86-64 processor; in lib/ the shared libraries that they need and that a
 # machine for CUDA programs may lack (OpenBLAS, oneDNN, OpenMP, Fortran). Not in it: the C and C++ libraries, which must
 # be no older there than here, the driver, and CUDA's libraries (cuBLAS, cuDNN, NCCL: hundreds of MB), which run.sh finds
 # in /usr/local/cuda or beside PyTorch.

@@ -50,7 +50,7 @@ class assembly_models {
       set_parameters(*model, values);
       std::ostringstream text;
       text << ", member " << info.card.members[i].name << ' ' << std::hex
-           << graft::fnv1a({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(M)});
+           << graft::hash_memory(values.data(), values.size() * sizeof(M));
       description_ += text.str();
       members_.push_back(std::move(model));
     }

@@ -97,6 +97,10 @@ class engine {
                                        index_t positions) = 0;
   // How much say each member of an assembly has at every token of a text.
   virtual graft::gate_trace gates(const fs::path& assembly, const std::vector<std::int32_t>& ids) = 0;
+  // Errors: a mixture that the programs are not compiled for on this device in this precision.
+  virtual void check_mixture(const mixture_names& names) const = 0;
+  // Gives back what is kept from stage to stage: before other processes want the device.
+  virtual void release() = 0;
 };
 
 struct engine_options {

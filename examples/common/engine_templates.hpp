@@ -54,22 +54,29 @@ class backend_engine final : public engine {
 
   std::string generate(const fs::path& folder, const std::string& prompt, const graft::generation_options& options,
                        const std::function<void(const std::string&)>& emit) override {
-    if (graft::is_assembly(folder)) return assemblies::generate(*context_, folder, prompt, options, emit);
+    if (graft::is_assembly(folder)) return assemblies::generate(context(), folder, prompt, options, emit);
     const graft::model_info info = graft::load_model_info(folder);
-    return with_kind(info, [&](auto work) { return decltype(work)::generate(*context_, info, prompt, options, emit); });
+    return with_kind(info, [&](auto work) { return decltype(work)::generate(context(), info, prompt, options, emit); });
   }
 
   graft::routing_trace routing(const fs::path& folder, const std::vector<std::int32_t>& ids,
                                index_t positions) override {
     const graft::model_info info = graft::load_model_info(folder);
-    return with_kind(info, [&](auto work) { return decltype(work)::routing(*context_, info, ids, positions); });
+    return with_kind(info, [&](auto work) { return decltype(work)::routing(context(), info, ids, positions); });
   }
 
+  void check_mixture(const mixture_names& names) const override { make_mixture<Compute>(names); }
+  void release() override { context_.reset(); }
+
   graft::gate_trace gates(const fs::path& assembly, const std::vector<std::int32_t>& ids) override {
-    return assemblies::gates(*context_, assembly, ids);
+    return assemblies::gates(context(), assembly, ids);
   }
 
  private:
+  context_type& context() {
+    if (!context_) new_context();
+    return *context_;
+  }
   // Workspace is kept from pass to pass; a stage does not inherit that of the one before.
   void new_context() {
     context_.reset();

@@ -162,8 +162,7 @@ nlohmann::json train_model(Model& model, const training_start& start, const trai
   if (job.data.size() == 1) provenance["domain"] = job.data.front().name;
   const auto values = get_parameters(model);
   if (ranks.size() > 1) {
-    const std::uint64_t own =
-        graft::fnv1a({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
+    const std::uint64_t own = graft::hash_memory(values.data(), values.size() * sizeof(values[0]));
     GRAFT_CHECK(ranks.shared(own) == own, job.out.string(), ": expected the weights of rank 0 on every rank after ",
                 "training, got others");
     ranks.barrier();  // before anything is written

@@ -338,6 +338,21 @@ TEST_CASE("cost_sheet: graft's own models with their policies", "[analysis]") {
   CHECK(row.forward == flops_per_token(config.shape, 8, bam).forward);
   card.attention.reset();
   CHECK(sheet_of_models({read()}, {}).rows[0].total == static_cast<double>(parameter_count(config.shape, plain())));
+
+  // Routers that fill other than K slots: one drawn and all in the first block, and a factor of the tokens.
+  config.shape.moe_period = 1;
+  config.experts_per_token = 3;
+  card.router->name = "sample_top_1";
+  CHECK(sheet_of_models({read()}, {}).rows[0].active ==
+        static_cast<double>(active_parameter_count(config.shape, mixture<sample_top_1<3>, no_balancer, routed>())));
+  card.router = policy_card{"expert_choice", json{{"capacity_factor", 1.0}}};
+  mixture<expert_choice<3>, no_balancer, routed> choosing;
+  choosing.router.capacity_factor = 1;
+  const cost_row chosen = sheet_of_models({read()}, {}).rows[0];
+  CHECK(chosen.active == static_cast<double>(active_parameter_count(config.shape, choosing)));
+  card.router->name = "soft";
+  CHECK(sheet_of_models({read()}, {}).rows[0].activations == chosen.activations);  // rows are kept for slots
+
   card.router->name = "context_top_k";
   check_refused(read, {"config.json", "router context_top_k", "does not count"});
   fs::remove_all(folder);

@@ -15,11 +15,13 @@ using namespace graft;
 
 namespace {
 
-// Host memory that counts what is out.
+// Host memory that counts what is out, and has an end.
 struct counted_memory {
   static constexpr std::size_t alignment = 256;
   std::size_t* out;
+  std::size_t most = std::size_t{1} << 40;
   void* allocate(std::size_t bytes) {
+    GRAFT_CHECK(*out + bytes <= most, "counted memory: expected at most ", most, " bytes, got ", *out + bytes);
     *out += bytes;
     return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   }
@@ -118,6 +120,18 @@ TEST_CASE("chunks become one when the arena is empty", "[arena]") {
     CHECK(arena.requests() == requests + 1);
   }
   CHECK(out == 0);
+}
+
+TEST_CASE("an arena that would grow too far takes what it needs", "[arena]") {
+  constexpr std::size_t unit = std::size_t{1} << 20;
+  std::size_t out = 0;
+  memory_arena<counted_memory> arena(counted_memory{&out, 10 * unit});
+  arena.allocate(4 * unit);
+  arena.allocate(3 * unit);
+  arena.allocate(3 * unit);  // half as much again as there is would be 3.5
+  CHECK(out == 10 * unit);
+  CHECK_THROWS_WITH(arena.allocate(1), Catch::Contains("counted memory: expected at most"));
+  CHECK(out == 10 * unit);
 }
 
 TEST_CASE("a buffer is zero, moves and gives views", "[buffer]") {

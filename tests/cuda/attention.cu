@@ -75,7 +75,7 @@ TEST_CASE("cuda attention: bf16 by cuDNN") {
   context<cuda> ctx;
   choose_attention(ctx, attention_method::automatic);
 #ifdef GRAFT_HAS_CUDNN
-  check_attention<bfloat16>(ctx);
+  check_attention<bfloat16>(ctx, attention_kernels::of_a_library);
   choose_attention(ctx, attention_method::cudnn);
   CHECK_NOTHROW(attention_of(ctx, {2, 128, 4, 2, 64}, attention_inputs<bfloat16>({2, 128, 4, 2, 64}, 61)));
 #else

@@ -281,9 +281,9 @@ TEST_CASE("upcycle: planners as a command line says them", "[mix][upcycle]") {
   const mixed_expert& last = plan.back();
   CHECK((last.name == "seed.1.2" && last.domain == "x" && last.row_key == "seed.1" && last.output_scale == 1.5));
   CHECK((last.redrawn_share == 0.25 && last.noise_share == 0.75 && last.noise_stddev == 0.5 && last.noise_added));
-  for (const char* wrong :
-       {"clones", "clones=0", "clones=2,1,1", "clones=2+", "clones=2+whole", "clones=2+drop=", "clones=2+drop=0.5,1",
-        "drop=0.5", "+drop", "scaled_granular=4,2", "scaled_granular=4,2,3", "clones=2+noise=1,1,1"})
+  for (const char* wrong : {"clones", "clones=0", "clones=2,1,1", "clones=2+", "clones=2+whole", "clones=2+drop=",
+                            "clones=2+drop=0.5,1", "drop=0.5", "+drop", "scaled_granular=4,2", "scaled_granular=4,2,3",
+                            "clones=2+noise=1,1,1", "clones=2+noise=0.1+added_noise=0.2", "clones=2+drop=0.5+drop=0.5"})
     CHECK_THROWS_AS(parse_expert_planner(wrong), error);
 
   const dense_branches seed({12}), other({12});

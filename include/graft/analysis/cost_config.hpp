@@ -22,6 +22,8 @@
 #include <graft/io/config.hpp>
 #include <graft/io/json.hpp>
 #include <graft/mix/card_layout.hpp>
+#include <graft/policies/router/expert_choice.hpp>
+#include <graft/policies/router/sample_top_1.hpp>
 
 namespace graft {
 
@@ -247,6 +249,10 @@ inline void add_policies(counted_model& model, const model_card& card) {
     model.addition = expert_addition::lora;
     model.rank = card.layout->options.value("rank", lora_experts{}.rank);
   }
+  const std::string router = card.router ? card.router->name : std::string();
+  if (router == sample_top_1<2>::name) model.slots = slots_rule{1, true};
+  if (router == expert_choice<2>::name)
+    model.slots = slots_rule{card.router->options.value("capacity_factor", expert_choice<2>{}.capacity_factor)};
   model.owner_gate = card.router && card.router->name.starts_with("flex_olmo");
   for (const policy_card& balancer : card.balancers)
     model.selection_bias = model.selection_bias || balancer.name == "loss_free_bias";
@@ -254,8 +260,9 @@ inline void add_policies(counted_model& model, const model_card& card) {
   const double counted = count_by_role(model).sum();
   const auto declared = static_cast<double>(layout_of(model.shape, card).parameter_count());
   GRAFT_CHECK(counted == declared, model.place, ": the policies of graft.json beside it (router ",
-              card.router ? card.router->name : "none", ", layout ", layout.empty() ? "none" : layout,
-              ") have parameters that the cost sheet does not count: expected ", declared, ", got ", counted);
+              router.empty() ? "none" : router, ", layout ", layout.empty() ? "none" : layout,
+              ") have parameters that the cost sheet does not count: expected ", static_cast<index_t>(declared),
+              ", got ", static_cast<index_t>(counted));
 }
 
 }  // namespace detail
@@ -310,7 +317,10 @@ inline counted_model parse_counted_model(const nlohmann::json& root, const std::
 // path: a config.json or a folder that holds one. The name is the folder's, or the file's where it is not called
 // config.json. Beside one of graft's own model_type graft.json is read too, where there is one.
 inline counted_model read_counted_model(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
+  const bool folder = std::filesystem::is_directory(path);
+  const std::filesystem::path file = folder ? path / "config.json" : path;
+  GRAFT_CHECK(!folder || std::filesystem::exists(file) || !std::filesystem::exists(path / "graft.json"), path.string(),
+              ": expected a folder with a config.json, got an assembly of models: ask for a method over its members");
   counted_model model = parse_counted_model(read_json_file(file), file.string());
   if (const auto card = file.parent_path() / "graft.json"; model.family == "graft" && std::filesystem::exists(card))
     detail::add_policies(model, read_model_card(card));

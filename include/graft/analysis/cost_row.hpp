@@ -69,7 +69,9 @@ inline void set_memory(cost_row& row, double in_arena, const counted_pass& pass)
 
 inline double width_of(const counted_model& model) { return static_cast<double>(model.shape.width); }
 inline double blocks_of(const counted_model& model) { return static_cast<double>(model.shape.blocks); }
-inline slots_rule own_slots(const counted_model& model) { return {static_cast<double>(model.experts_per_token)}; }
+inline slots_rule own_slots(const counted_model& model) {
+  return model.slots.value_or(slots_rule{static_cast<double>(model.experts_per_token)});
+}
 
 // Parameters that a balancer moves and no gradient does.
 inline double state_count(const counted_model& model) {

@@ -123,7 +123,10 @@ inline cost_sheet empty_sheet(const std::vector<counted_model>& models, const co
 inline cost_sheet sheet_of_models(const std::vector<counted_model>& models, const cost_options& options) {
   cost_sheet sheet = detail::empty_sheet(models, options);
   for (const counted_model& model : models) {
-    cost_row row = detail::trained_model(model, detail::own_slots(model), detail::pass_of(options, sheet.positions));
+    const counted_pass pass = detail::pass_of(options, sheet.positions);
+    cost_row row = detail::trained_model(model, detail::own_slots(model), pass);
+    // Rows are kept for slots, filled or not.
+    row.activations = training_activations(model, slots_rule{static_cast<double>(model.experts_per_token)}, pass);
     row.name = model.name;
     row.text = model.family;
     sheet.rows.push_back(std::move(row));

@@ -44,13 +44,24 @@ enum class qk_norm_width { none, head, whole };
 // What is added to each expert: nothing, products of low rank, a square matrix behind it.
 enum class expert_addition { none, lora, adapter };
 
+// Experts that a token uses in a block with experts.
+struct slots_rule {
+  double slots = 0;
+  bool first_block_all = false;  // the first block uses all of them
+
+  constexpr double used(index_t block, index_t experts) const {
+    return block == 0 && first_block_all ? static_cast<double>(experts) : slots;
+  }
+};
+
 struct counted_model {
   std::string name;    // in tables
   std::string place;   // in messages: the file
   std::string family;  // model_type of config.json
   transformer_shape shape{};
-  index_t experts_per_token = 0;    // K
-  std::vector<bool> routed_blocks;  // (L) which blocks have experts
+  index_t experts_per_token = 0;      // K
+  std::optional<slots_rule> slots{};  // of a router that fills other than K of them
+  std::vector<bool> routed_blocks;    // (L) which blocks have experts
   qk_norm_width qk_norm = qk_norm_width::none;
   bool qkv_bias = false, output_bias = false, ffn_bias = false;
   index_t window = 0;                            // attention sees so many keys at most, 0: all before it
@@ -62,16 +73,6 @@ struct counted_model {
   bool shared_gate = false;          // the shared expert has a gate of its own, x w
   bool selection_bias = false;       // one number an expert that a balancer moves
   std::vector<std::string> notes{};  // sentences: what the file holds and is not counted
-};
-
-// Experts that a token uses in a block with experts.
-struct slots_rule {
-  double slots = 0;
-  bool first_block_all = false;  // the first block uses all of them
-
-  constexpr double used(index_t block, index_t experts) const {
-    return block == 0 && first_block_all ? static_cast<double>(experts) : slots;
-  }
 };
 
 // Numbers by the role of the parameters they belong to. Counts are exact: integers below 2^53.

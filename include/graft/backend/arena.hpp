@@ -94,6 +94,16 @@ class memory_arena {
     chunks_.push_back({source_.allocate(size), size});
     ++requests_;
   }
+  // Half as much again as there is, so that a growing arena asks seldom; where that is too much, what is needed.
+  void add_chunk_for(std::size_t size) {
+    const std::size_t needed = round_up(size, smallest_chunk), wanted = std::max(needed, reserved_bytes() / 2);
+    if (wanted > needed) {
+      try {
+        return add_chunk(wanted);
+      } catch (const error&) {}
+    }
+    add_chunk(needed);
+  }
   void drop_chunks() {
     for (const chunk& c : chunks_) source_.deallocate(c.data, c.size);
     chunks_.clear();
@@ -103,7 +113,7 @@ class memory_arena {
   void next_chunk(std::size_t size) {
     std::size_t next = chunks_.empty() ? 0 : at_.chunk + 1;
     while (next < chunks_.size() && chunks_[next].size < size) ++next;
-    if (next == chunks_.size()) add_chunk(std::max({size, reserved_bytes() / 2, smallest_chunk}));
+    if (next == chunks_.size()) add_chunk_for(size);
     at_.chunk = next;
     at_.offset = 0;
   }

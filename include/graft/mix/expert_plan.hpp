@@ -102,8 +102,9 @@ inline expert_planner counted_experts(std::vector<index_t> counts, double noise_
 
 // A planner as a command line says it. Experts: whole, blend, split=C, rescaled_split=C, counts=N,N,... (one for each
 // branch), clones=E or clones=E,OUTPUT_SCALE, granular=E,G or granular=E,G,OUTPUT_SCALE[,INPUT_SCALE],
-// scaled_granular=E,G,K. Behind that, as often as wanted, what is done to them: +noise or +noise=SHARE[,STDDEV],
-// +added_noise or +added_noise=SHARE[,STDDEV], +drop or +drop=SHARE. Errors: any other text.
+// scaled_granular=E,G,K. Behind that, once at most, what is done to them: +drop or +drop=SHARE, which comes first
+// wherever it stands, and +noise or +noise=SHARE[,STDDEV] or +added_noise or +added_noise=SHARE[,STDDEV]. Errors: any
+// other text.
 inline expert_planner parse_expert_planner(const std::string& text) {
   const auto base = [&](const std::string& name, const std::vector<double>& numbers) -> expert_planner {
     const auto whole = [&](std::size_t i) {
@@ -130,7 +131,11 @@ inline expert_planner parse_expert_planner(const std::string& text) {
         "scaled_granular=E,G,K, got ",
         text);
   };
+  bool noisy = false, dropped = false;
   const auto change = [&](expert_planner planner, const std::string& name, const std::vector<double>& numbers) {
+    bool& done = name == "drop" ? dropped : noisy;
+    GRAFT_CHECK(!std::exchange(done, true), "expected one ", name == "drop" ? "drop" : "kind of noise",
+                " behind the experts, got ", text);
     if ((name == "noise" || name == "added_noise") && numbers.size() <= 2) {
       expert_noise noise{.added = name == "added_noise"};
       if (!numbers.empty()) noise.share = numbers[0];

@@ -250,7 +250,7 @@ class routed_forest {
       values.resize(static_cast<std::size_t>(master.extent(0)));
       copy_to_host(context(), values.data(), master);
       text << " member_" << i << '='
-           << fnv1a({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(M)});
+           << hash_memory(values.data(), values.size() * sizeof(M));
     }
     return signature_ = text.str();
   }

@@ -328,7 +328,7 @@ class stitched_transformer {
         values.resize(static_cast<std::size_t>(master.extent(0)));
         copy_to_host(*context_, values.data(), master);
         text << " member_" << i << '='
-             << fnv1a({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(M)});
+             << hash_memory(values.data(), values.size() * sizeof(M));
       }
       signature_ = text.str();
     }

@@ -8,6 +8,7 @@
 //
 // and command lines, graft.json and the signature of a run are derived from the list.
 
+#include <cmath>
 #include <concepts>
 #include <string>
 #include <tuple>
@@ -58,6 +59,7 @@ void for_each_option(Policy& policy, const Visit& visit, const std::string& pref
 // Sets one option. Errors: a name that the policy does not have, with those that it has.
 template <class Policy>
 void set_option(Policy& policy, const std::string& name, double value) {
+  GRAFT_CHECK(std::isfinite(value), Policy::name, ": expected a finite number for the option ", name, ", got ", value);
   std::string known;
   bool found = false;
   for_each_option(policy, [&](const std::string& each, auto& member) {

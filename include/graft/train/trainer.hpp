@@ -5,7 +5,9 @@
 // The training loop: micro-batches, gradient accumulation, schedule, AdamW, on one rank or several. A run is a function
 // of its options, its data and the model it starts from; where it stands is one number, the step.
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -63,11 +65,13 @@ inline constexpr self_communicator only_rank{};
 // Source of batches: source.fill(step, inputs, targets) writes (sequences, positions) token ids of step `step` into two
 // host matrices, a function of the step alone; a target of -1 is none, an input of -1 is padding.
 //
-// Ranks: each makes a trainer of an equal model with the same options and a communicator, and makes the same calls;
-// each fills the whole batch and trains on its part, so that an error in the data is every rank's. Gradients, losses
-// and loads are sums over the ranks, and weights are those of rank 0 at the start, so that all ranks keep the same
-// bits. The result is that of one rank with as many sequences in a pass, up to rounding. What a balancer knows of a
-// step that is not over is its own rank's part of it.
+// Ranks: each makes a trainer of an equal model with the same options and a communicator, and makes the same calls, of
+// this and between steps of everything that takes much of the model's workspace: a step is recorded anew where that has
+// moved, and a collective operation has to be recorded by all ranks or by none. Each fills the whole batch and trains
+// on its part, so that an error in the data is every rank's. Gradients, losses and loads are sums over the ranks, and
+// weights are those of rank 0 at the start, so that all ranks keep the same bits. The result is that of one rank with
+// as many sequences in a pass, up to rounding. What a balancer knows of a step that is not over is its own rank's part
+// of it.
 template <class Model, class Communicator = self_communicator>
 class trainer {
  public:
@@ -92,9 +96,7 @@ class trainer {
     if (communicator.size() > 1) whole_batch_.resize(static_cast<std::size_t>(2 * options_.tokens_per_step()));
     GRAFT_CHECK(options_.positions <= model.shape().positions, "trainer: expected at most the ",
                 model.shape().positions, " positions that the model is meant for, got ", options_.positions);
-    std::vector<M> master(static_cast<std::size_t>(model.layout().size));
-    copy_to_host(model.context(), master.data(), model.parameters().master());
-    start_hash_ = fnv1a({reinterpret_cast<const char*>(master.data()), master.size() * sizeof(M)});
+    start_hash_ = hash_of(model.parameters().master());
   }
 
   const training_options& options() const { return options_; }
@@ -191,6 +193,19 @@ class trainer {
     double rate = 0;
   };
 
+  // Piece by piece: a large model's weights need not fit in the host's memory a second time.
+  template <class Values>
+  std::uint64_t hash_of(const Values& values) const {
+    constexpr index_t piece = index_t{1} << 22;
+    std::vector<M> host(static_cast<std::size_t>(std::min(piece, values.extent(0))));
+    std::uint64_t hash = fnv1a_start;
+    for (index_t first = 0; first < values.extent(0); first += piece) {
+      const auto some = values.rows(first, std::min(first + piece, values.extent(0)));
+      copy_to_host(model_->context(), host.data(), some);
+      hash = hash_memory(host.data(), static_cast<std::size_t>(some.extent(0)) * sizeof(M), hash);
+    }
+    return hash;
+  }
   static training_options checked(training_options options, index_t ranks) {
     GRAFT_CHECK(options.steps >= 0 && options.sequences > 0 && options.positions > 0,
                 "trainer: expected steps >= 0, sequences > 0, positions > 0, got steps=", options.steps,
@@ -202,6 +217,11 @@ class trainer {
     GRAFT_CHECK(options.micro_sequences > 0 && local % options.micro_sequences == 0,
                 "trainer: expected micro_sequences to divide sequences, got micro_sequences=", options.micro_sequences,
                 ", sequences=", local);
+    GRAFT_CHECK(options.learning_rate >= 0 && std::isfinite(options.learning_rate) && options.warmup_steps >= 0,
+                "trainer: expected learning_rate and warmup_steps of at least 0, got learning_rate=",
+                options.learning_rate, ", warmup_steps=", options.warmup_steps);
+    GRAFT_CHECK(options.final_fraction >= 0 && options.final_fraction <= 1,
+                "trainer: expected final_fraction from 0 to 1, got ", options.final_fraction);
     GRAFT_CHECK(options.report_every > 0, "trainer: expected report_every above 0, got ", options.report_every);
     return options;
   }

@@ -14,7 +14,10 @@ struct __nv_bfloat16 {
 struct alignas(4) __nv_bfloat162 {
   __nv_bfloat16 x, y;
 };
-inline __nv_bfloat16 __float2bfloat16_rn(float value) { return {graft::bfloat16(value).bits}; }
+// The device has one NaN.
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+  return {value == value ? graft::bfloat16(value).bits : static_cast<unsigned short>(0x7fff)};
+}
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }

@@ -219,8 +219,12 @@ template <int HeadDim>
 struct attention_query_plan {
   static constexpr int tiles = 2;                               // of 16 queries, a warp
   static constexpr int queries = 16 * tiles * attention_warps;  // a block
-  static constexpr int keys = HeadDim <= 32 ? 64 : 32;          // at a time
+  // At a time. Of wide heads fewer, so that a block fits the 99 KiB of the parts with compute capability 8.6 to 12.
+  static constexpr int keys = HeadDim <= 32 ? 64 : HeadDim <= 96 ? 32 : 16;
   static constexpr std::size_t shared_bytes = sizeof(bfloat16) * head_tile<HeadDim>::elements(2 * queries + 4 * keys);
+  static_assert(
+      shared_bytes <= std::size_t{99} << 10,
+      "graft::attention: a block of queries asks for more shared memory than some devices have. Take fewer keys.");
   static_assert(attention_padding % queries == 0 && attention_padding % attention_key_plan<HeadDim>::queries == 0,
                 "graft::attention: a tile of queries reaches past the statistics. Enlarge attention_padding.");
 };

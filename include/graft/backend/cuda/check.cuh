@@ -14,8 +14,10 @@
 namespace graft::detail {
 
 inline void check_cuda(cudaError_t status, const char* call, const char* file, int line) {
-  GRAFT_CHECK(status == cudaSuccess, "CUDA: ", call, " failed with ", cudaGetErrorName(status), " (",
-              cudaGetErrorString(status), ") at ", file, ":", line);
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // who catches this goes on, and CUB would take the error for its own
+  raise("CUDA: ", call, " failed with ", cudaGetErrorName(status), " (", cudaGetErrorString(status), ") at ", file, ":",
+        line);
 }
 
 inline void check_cublas(cublasStatus_t status, const char* call, const char* file, int line) {

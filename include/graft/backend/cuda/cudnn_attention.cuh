@@ -251,6 +251,13 @@ class cudnn_attention {
     float scale, nothing = -std::numeric_limits<float>::infinity(), one = 1;
   };
 
+  // cuDNN as it is at run time, which need not be the one of the headers. Up to 9.15.0 the gradients of lengths that
+  // are no multiple of 128 may be wrong. Source: NVIDIA, cudnn-frontend, which pads there.
+  static bool computes_rightly(const cudnn_attention_key& key) {
+    const std::size_t version = cudnnGetVersion();
+    return version >= 91100 && (version > 91500 || !key.backward || key.positions % 128 == 0);
+  }
+
   template <class T>
   static bool aligned(const matrix_view<T, device_space>& m) {
     return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.strides[0] % 8 == 0;
@@ -264,7 +271,7 @@ class cudnn_attention {
     auto place = plans_.find(key);
     if (place == plans_.end()) {
       std::optional<cudnn_plan> plan;
-      if (key.sequences > 0 && key.head_dim % 8 == 0 && key.positions > 1)
+      if (key.sequences > 0 && key.head_dim % 8 == 0 && key.positions > 1 && computes_rightly(key))
         plan = find_cudnn_plan(key.backward ? cudnn_backward_graph(key) : cudnn_forward_graph(key), device_, handle_);
       place = plans_.emplace(key, std::move(plan)).first;
     }

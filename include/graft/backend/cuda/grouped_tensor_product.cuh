@@ -125,7 +125,7 @@ __device__ inline void load_run(float (&run)[tensor_vector], const float* from) 
     run[i] = held.x, run[i + 1] = held.y, run[i + 2] = held.z, run[i + 3] = held.w;
   }
 }
-// Rounded as bfloat16(float) does, two at a time.
+// Rounded as bfloat16(float) does, two at a time, but that every NaN becomes the same one.
 __device__ inline uint4 pack_run(const float (&run)[tensor_vector]) {
   std::uint32_t word[4];
 #pragma unroll

@@ -14,8 +14,9 @@
 
 namespace graft::detail {
 
-// What every kernel may use of dynamic shared memory without asking.
-inline constexpr std::size_t unasked_shared_bytes = std::size_t{48} << 10;
+// What every kernel may use of dynamic shared memory without asking: 48 KiB beside what it declares statically, which
+// is a few words in ours.
+inline constexpr std::size_t unasked_shared_bytes = std::size_t{32} << 10;
 
 // Lets `kernel` use `bytes` of dynamic shared memory on the current device. Asked once for a kernel and a device: the
 // largest size so far is remembered.

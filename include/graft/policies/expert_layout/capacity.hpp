@@ -28,7 +28,8 @@ struct capacity_name {
 };
 }  // namespace detail
 
-// An expert takes at most C = min(T, ceil(factor K T / E)) slots. A dropped slot gives nothing: its token keeps the
+// An expert takes at most C = min(T, ceil(factor R / E)) slots, R = K T, or what the router says that it fills of those
+// (filled_rows). A dropped slot gives nothing: its token keeps the
 // residual stream and what its other slots give, and the weights of those are not scaled up.
 //
 // T counts the tokens of a pass, padding included: micro-batches of other sizes drop other slots, and a shorter

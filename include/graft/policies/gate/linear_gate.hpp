@@ -68,6 +68,7 @@ struct linear_gate {
                          view<typename Compute::master, 2, typename Compute::space> logits,
                          view<const typename Compute::storage, 2, typename Compute::space> x) const {
     using T = typename Compute::storage;
+    GRAFT_CHECK(jitter >= 0 && jitter < 1, "linear_gate: expected a jitter from 0 to below 1, got ", jitter);
     saved<Compute> saved{x};
     if (jitter > 0 && pass.at.training) {
       auto noisy = context.template allocate<T>(x.extent(0), x.extent(1));

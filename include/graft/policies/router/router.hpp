@@ -45,7 +45,6 @@ struct router_spec {
 //                   state. Without it: linear_gate.
 //   probabilities   an object, or a function that returns it, that gives balancers the probabilities of the experts
 //                   (policies/router/probabilities.hpp). Without it: the softmax of the logits.
-//   void check(index_t experts) const     throws when its options do not go with so many experts.
 //   double slots_used(index_t layer, index_t experts) const    how many slots a token fills in a layer, on average, for
 //                   counts of active parameters. Without it: K.
 //   void check(index_t experts) const     throws graft::error where options or the number of experts do not fit.
@@ -86,6 +85,7 @@ concept RowRouter = PolicyWithSlots<R> && has_router_forward<R> && has_router_ba
 // Concept TableRouter: experts are chosen looking at all tokens of a pass at once (expert choice).
 //
 // Minimal definition: spec, name as above, and
+//   static constexpr bool routes_tables = true;
 //   route(context, routing_pass<M, Space> pass, selected (T, K), weights (T, K), logits (T, E)) const
 //   route_backward(context, pass, d_logits (T, E), logits, selected, weights, d_weights) const      replaces d_logits
 // Optional: index_t filled_rows(index_t tokens, index_t experts) const, an upper bound of the filled slots of a pass,

@@ -13,8 +13,9 @@ namespace graft {
 
 // Stitch m of K reads the experts into the hub where K - m is even, so the last does, and the hub into each expert
 // where it is odd:
-//   experts into hub     g = softmax_i(W_gate,i h_0)      h_0 <- g_0 h_0 + sum_i g_i W_proj,i h_i,   h_i <- W_proj,i
-//   h_i hub into experts     g_i = sigmoid(W_gate,i h_0)      h_i <- (1 - g_i) h_i + g_i W_proj,i h_0
+//   experts into hub   g = softmax_i(W_gate,i h_0)     h_0 <- g_0 h_0 + sum_i g_i W_proj,i h_i
+//                                                      h_i <- W_proj,i h_i
+//   hub into experts   g_i = sigmoid(W_gate,i h_0)     h_i <- (1 - g_i) h_i + g_i W_proj,i h_0
 // The gate is computed from the hub's state in both, with a value for each channel and each member. A stitch into the
 // experts has a block of the gate for the hub too, as in the paper's count of parameters; it is read by nothing.
 // Source: Zhang et al., "BTS: Harmonizing specialized experts into a generalist LLM", 2025, arXiv 2502.00075,
