@@ -39,6 +39,10 @@ int main(int argc, char** argv) {
 
   return run_program(app, argc, argv, [&](rank_world& ranks) {
     const auto engine = make_engine(common.engine);
+    if (graft::is_assembly(from))
+      refuse_mixture_choice(job.mixture, "the assembly " + from.string());
+    else if (graft::load_model_info(from).config.shape.experts == 0)
+      refuse_mixture_choice(job.mixture, "the dense model " + from.string());
     GRAFT_CHECK(!domains.empty() || !token_files.empty(),
                 "expected --domain NAME=PATH or --tokens NAME=FILE, got neither");
     if (!domains.empty()) {

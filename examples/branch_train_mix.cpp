@@ -174,17 +174,27 @@ class workflow {
     if (does("btx_sample")) add_variant({"btx-sample", with_router(plain, "sample_top_1"), experts}, "btx_sample");
     if (does("btx")) variants_.push_back(usual);
     if (does("btx_soft")) add_variant({"btx-soft", with_router(plain, "soft"), experts}, "btx_soft");
-    if (does("btx"))
-      for (const std::string& text : options_.compare) variants_.push_back(parse_variant(text, usual));
+    if (!does("btx") && !does("upcycling"))
+      refuse_mixture_choice(options_.mixture, "--methods without btx or upcycling");
+    GRAFT_CHECK(does("btx") || options_.compare.empty(), "--compare: expected btx among the --methods");
+    for (const std::string& text : options_.compare) variants_.push_back(parse_variant(text, usual));
     for (const mixture_variant& each : variants_) check_variant(each, experts);
     // Attention experts: one for each model, beside feed-forward experts that are all used where that is compiled.
     const auto models = static_cast<index_t>(members_.size());
-    bam_ = models == all_experts_compiled && !on_cuda() ? mixture_variant{"bam", with_router(plain, "soft"), models}
-                                                        : mixture_variant{"bam", with_router(plain, "top_k"), 2};
-    for (const std::string name : {"bam", "bam_adapters"}) {
-      if (!does(name)) continue;
-      GRAFT_CHECK(models >= 2 || all_methods_, "--methods ", name, ": expected at least 2 models, got ", models);
-      if (models >= 2 && compiled(name, name == "bam" || !on_cuda(), "the CPU")) bam_models_.push_back(name);
+    for (const std::string method : {"bam", "bam_adapters"}) {
+      if (!does(method)) continue;
+      GRAFT_CHECK(models >= 2 || all_methods_, "--methods ", method, ": expected at least 2 models, got ", models);
+      if (models < 2) continue;
+      mixture_variant bam{method, with_router(plain, "soft"), models};
+      if (method == "bam_adapters") bam.choice.layout = "adapted";
+      if (!offered(bam, models)) {
+        bam.choice.router = "top_k";
+        bam.experts_per_token = 2;
+        if (!compiled(method, offered(bam, models), "all policies on this device")) continue;
+        std::cerr << method << ": feed-forward experts by top_k/2; soft is compiled for " << all_experts_compiled
+                  << " models" << std::endl;
+      }
+      bam_.push_back(bam);
     }
     if (does("upcycling") && models < options_.experts_per_token)
       GRAFT_CHECK(all_methods_, "--methods upcycling: expected at least ", options_.experts_per_token, " models, got ",
@@ -200,11 +210,19 @@ class workflow {
     if (!is) std::cerr << "left out: " << method << ", which is compiled for " << what << " alone" << std::endl;
     return is;
   }
-  bool on_cuda() const { return engine_->device() == "cuda"; }
+  bool offered(const mixture_variant& variant, index_t experts) const {
+    try {
+      engine_->check_mixture(names_of(nullptr, variant.choice, experts, variant.experts_per_token));
+      return true;
+    } catch (const graft::error&) {
+      return false;
+    }
+  }
   // A mixture whose router uses all experts is compiled for one number of them.
   void add_variant(const mixture_variant& variant, const std::string& method) {
-    if (compiled(method, expert_names_.size() == all_experts_compiled && !on_cuda(),
-                 std::to_string(all_experts_compiled) + " experts on the CPU"))
+    if (compiled(method, offered(variant, static_cast<index_t>(expert_names_.size())),
+                 std::to_string(all_experts_compiled) + " experts" +
+                     (expert_names_.size() == all_experts_compiled ? " on another device" : "")))
       variants_.push_back(variant);
   }
   void check_variant(const mixture_variant& each, index_t experts) const {
@@ -212,7 +230,13 @@ class workflow {
     shape.experts = experts;
     GRAFT_CHECK(each.experts_per_token <= experts, "--experts-per-token: expected at most ", experts,
                 ", the number of experts of the mixture, got ", each.experts_per_token);
-    facts_of(names_of(nullptr, each.choice, experts, each.experts_per_token), shape);
+    const mixture_names names = names_of(nullptr, each.choice, experts, each.experts_per_token);
+    const graft::parameter_layout layout = facts_of(names, shape).layout;
+    engine_->check_mixture(names);
+    const graft::trainable_rule trained = graft::trainable_after_mix(options_.trained);
+    GRAFT_CHECK(!trained || std::any_of(layout.tensors.begin(), layout.tensors.end(), trained), "--mix-training ",
+                graft::name_of(options_.trained), ": expected a mixture that has some, got the router ", names.router,
+                " with the layout ", names.layout);
   }
 
   void choose_assemblies() {
@@ -220,6 +244,8 @@ class workflow {
     for (const char* name : {"btm", "expert_routing", "bts"})
       GRAFT_CHECK(!does(name) || members_.size() >= 2 || all_methods_, "--methods ", name,
                   ": expected at least 2 models, got ", members_.size());
+    GRAFT_CHECK(does("bts") || !options_.stitch.given(),
+                "--topology, --stitches, --hub and --dropout: expected bts among the --methods");
     if (!does("bts") || members_.size() < 2) return;
     const std::string& hub = options_.stitch.hub;
     GRAFT_CHECK(hub.empty() || std::find(members_.begin(), members_.end(), hub) != members_.end(),
@@ -399,7 +425,7 @@ class workflow {
     }
     if (does("upcycling") && static_cast<index_t>(members_.size()) >= options_.experts_per_token) upcycling();
     mixtures();
-    for (const std::string& method : bam_models_) attention_experts(method);
+    for (const mixture_variant& each : bam_) attention_experts(each);
     if (does("bts") && members_.size() >= 2) {
       attempt("bts-untrained", [&] { train(stitch_job("bts-untrained", options_.stitch, 0)); });
       train_mix("bts", [&](const std::string& name) { return stitch_job(name, options_.stitch, preset_.mix.steps); });
@@ -533,20 +559,18 @@ class workflow {
     }
   }
 
-  void attention_experts(const std::string& method) {
-    const bool adapters = method == "bam_adapters";
-    std::string name = method;
+  void attention_experts(const mixture_variant& variant) {
+    const bool adapters = variant.name == "bam_adapters";
+    std::string name = variant.name;
     std::replace(name.begin(), name.end(), '_', '-');
     train_mix(name, [&](const std::string& trained_name) {
-      mixture_choice choice = bam_.choice;
-      if (adapters) choice.layout = "adapted";
       graft::attention_experts attention;
       attention.experts = static_cast<index_t>(members_.size());
       attention.adapters = adapters;
-      mixture_names names = names_of(nullptr, choice, attention.experts, bam_.experts_per_token);
+      mixture_names names = names_of(nullptr, variant.choice, attention.experts, variant.experts_per_token);
       names.attention = graft::card_of(attention);
       mix_in_turn(graft::bam_recipe, branches(), model(name + "-untrained"), mixing(names));
-      training_job bam = job(trained_name, method, preset_.mix);
+      training_job bam = job(trained_name, variant.name, preset_.mix);
       bam.start = model(name + "-untrained");
       bam.mixture = {};
       bam.trained = adapters ? graft::mix_training::routers_and_adapters : graft::mix_training::all;
@@ -599,9 +623,8 @@ class workflow {
   std::vector<graft::corpus> domains_;
   std::optional<graft::corpus> cross_;
   std::vector<std::size_t> branched_;
-  std::vector<std::string> members_, trained_, rows_, expert_names_, bam_models_;
-  std::vector<mixture_variant> variants_;
-  mixture_variant bam_;
+  std::vector<std::string> members_, trained_, rows_, expert_names_;
+  std::vector<mixture_variant> variants_, bam_;
   std::vector<std::pair<std::string, std::string>> failed_;  // name, reason
 };
 
@@ -633,11 +656,12 @@ int main(int argc, char** argv) {
   add_trained_flag(app, "--mix-training", options.trained, "what of a mixture is trained after mixing");
   app.add_option("--experts-per-token", options.experts_per_token, "of the mixture")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--experts", options.experts, experts_help)->capture_default_str();
   add_mixture_flags(app, options.mixture);
-  app.add_option("--compare", options.compare,
-                 "ROUTER/K+BALANCER+...,...: more mixtures of the same experts, each trained as btx is")
+  app.add_option(
+         "--compare", options.compare,
+         "ROUTER/K+BALANCER+...,...: more mixtures of the same experts, each trained as btx, which is there too")
       ->delimiter(',')
       ->allow_extra_args(false);
   add_stitch_flags(app, options.stitch);
@@ -656,7 +680,7 @@ int main(int argc, char** argv) {
   app.add_option("--jobs", options.jobs,
                  "branches trained at the same time, as processes; with several GPUs each has its own in turn")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "between checkpoints")->capture_default_str();
   add_common_options(app, options.common);
   return run_program(app, argc, argv, [&](rank_world& ranks) {

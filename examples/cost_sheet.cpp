@@ -1,11 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The graft authors
 // SPDX-License-Identifier: Apache-2.0
 
-// cost_sheet: parameters, FLOPs of a token and bytes of models and of methods over them, from config.json alone.
+// cost_sheet: parameters, FLOPs of a token and bytes of models and of methods over them, from config.json (and
+// graft.json beside graft's own) alone.
 //
 //   build/bin/cost_sheet models/*/config.json
 //   build/bin/cost_sheet --method btx --method bts seed/config.json code/config.json math/config.json
 //   build/bin/cost_sheet --method all --models 4 seed/config.json
+
+#include <algorithm>
 
 #include <graft/analysis/cost_sheet.hpp>
 
@@ -26,26 +29,38 @@ int main(int argc, char** argv) {
       ->required();
   CLI::IsMember one_of(known);
   one_of.description("");  // the text has the names
-  add_repeatable(app, "--method", methods, "a method over the models: " + list + "or all; repeatable")->check(one_of);
+  // As branch_train_mix spells them, too.
+  const auto spelled = [](std::string name) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    return name == "expert-routing" ? std::string("routing") : name;
+  };
+  auto* const method =
+      add_repeatable(app, "--method", methods, "a method over the models: " + list + "or all; repeatable")
+          ->transform(spelled)
+          ->check(one_of);
   auto* const models =
       app.add_option("--models", options.models, "that one config stands for, the seed and its branches")
-          ->check(CLI::PositiveNumber)
+          ->check(at_least(1))
           ->capture_default_str();
   app.add_option("--experts-per-token", options.experts_per_token, "of a method's mixture, 0: the method's own")
-      ->check(CLI::NonNegativeNumber)
+      ->needs(method)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--stitches", options.stitches, "stitch layers of bts; 0: 4, or one for each of fewer blocks")
-      ->check(CLI::NonNegativeNumber)
+      ->needs(method)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--topology", options.topology, "of the stitches of bts")
+      ->needs(method)
       ->check(CLI::IsMember(graft::any_topology::names()))
       ->capture_default_str();
   app.add_option("--rank", options.rank, "of the experts of lora and adapters")
-      ->check(CLI::PositiveNumber)
+      ->needs(method)
+      ->check(at_least(1))
       ->capture_default_str();
-  app.add_option("--sequences", options.sequences, "of a pass")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--sequences", options.sequences, "of a pass")->check(at_least(1))->capture_default_str();
   app.add_option("--positions", options.positions, "of a sequence; 0: 4096, or what the models take if that is less")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--precision", options.precision, "bf16 or fp32")
       ->check(CLI::IsMember({"bf16", "fp32"}))

@@ -28,17 +28,24 @@ int main(int argc, char** argv) {
   job.training = {.steps = 200, .learning_rate = 5e-3, .warmup_steps = 0, .decay = graft::decay_form::constant};
   app.add_option("models", texts, "NAME=DIRECTORY of each model, the seed first")->required();
   app.add_option("--out", job.out, "folder to write")->required();
-  app.add_option("--posterior", posterior, "how the models are weighed: prefix, last_token or fixed")
-      ->capture_default_str()
-      ->check(CLI::IsMember(std::vector<std::string>(std::begin(posterior_names), std::end(posterior_names))));
-  app.add_option("--kept", policy.posterior.kept, "models of the largest weight at each token, 0: all")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--temperature", policy.posterior.temperature, "of the log-likelihoods")->capture_default_str();
-  app.add_option("--prior", prior, "uniform, or cached: from held-out text of --domain")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"uniform", "cached"}));
-  app.add_flag("--routing", routing, "trains a router on --domain that chooses one model for a text");
+  auto* const weighed =
+      app.add_option("--posterior", posterior, "how the models are weighed: prefix, last_token or fixed")
+          ->capture_default_str()
+          ->check(CLI::IsMember(std::vector<std::string>(std::begin(posterior_names), std::end(posterior_names))));
+  auto* const kept =
+      app.add_option("--kept", policy.posterior.kept, "models of the largest weight at each token, 0: all")
+          ->capture_default_str()
+          ->check(at_least(0));
+  auto* const temperature =
+      app.add_option("--temperature", policy.posterior.temperature, "of the log-likelihoods")->capture_default_str();
+  auto* const before = app.add_option("--prior", prior, "uniform, or cached: from held-out text of --domain")
+                           ->capture_default_str()
+                           ->check(CLI::IsMember({"uniform", "cached"}));
+  app.add_flag("--routing", routing, "trains a router on --domain that chooses one model for a text")
+      ->excludes(weighed)
+      ->excludes(kept)
+      ->excludes(temperature)
+      ->excludes(before);
   add_repeatable(app, "--domain", domains, "NAME=PATH of text or token files, repeatable");
   app.add_option("--max-bytes", max_bytes, "of text to take from a domain, 0: all")->capture_default_str();
   app.add_option("--checkpoint-seconds", job.checkpoint_seconds, "between checkpoints")->capture_default_str();

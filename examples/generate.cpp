@@ -18,13 +18,13 @@ int main(int argc, char** argv) {
   std::string prompt;
   app.add_option("--model", model, "folder of a model or an assembly of models")->required();
   app.add_option("--prompt", prompt, "text to continue; default: the start of a new text");
-  app.add_option("--tokens", options.tokens, "to add")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--tokens", options.tokens, "to add")->capture_default_str()->check(at_least(0));
   app.add_option("--temperature", options.temperature, "0: always the most likely token")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--top-k", options.top_k, "only among the most likely so many, 0: all")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--top-p", options.top_p, "only among the most likely of this probability")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));

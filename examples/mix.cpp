@@ -21,24 +21,27 @@ int main(int argc, char** argv) {
   fs::path out;
   std::vector<std::string> texts;
   graft::directory_mix_options options;
-  app.add_option(
-         "--recipe", recipe,
-         "btx: a mixture with one expert per model; bam: the same with their attentions as experts too; soup: the "
-         "mean of all; upcycle: a mixture of copies of one")
+  app.add_option("--recipe", recipe,
+                 "btx: a mixture with one expert per model; bam: the same with their attentions as experts too (the "
+                 "paper's has "
+                 "--router soft, all experts per token and --balancer none); soup: the mean of all; upcycle: a mixture "
+                 "of copies "
+                 "of one")
       ->capture_default_str()
       ->check(CLI::IsMember({"btx", "bam", "soup", "upcycle"}));
   app.add_option("--out", out, "model directory to write")->required();
   app.add_option("--weights", options.mix.weights, "W,W,... one per model, for what is averaged; default: equal")
       ->delimiter(',')
       ->allow_extra_args(false);
-  app.add_option("--experts-per-token", options.experts_per_token, "of a mixture")->capture_default_str();
+  const auto* const per_token =
+      app.add_option("--experts-per-token", options.experts_per_token, "of a mixture")->capture_default_str();
   std::string experts;
   app.add_option("--experts", experts, std::string(experts_help) + " [whole; clones=8 of upcycle]");
   app.add_option("--moe-period", options.moe_period, "every so many-th block has experts, the others stay dense")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   app.add_option("--first-dense", options.first_dense, "so many blocks at the bottom stay dense")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   mixture_choice mixture;
   add_mixture_flags(app, mixture);
@@ -62,6 +65,11 @@ int main(int argc, char** argv) {
                 branches.size());
     GRAFT_CHECK(recipe == "bam" || (!attention.shared_kv && !attention.adapters),
                 "--shared-kv and --attention-adapters: expected --recipe bam, got ", recipe);
+    if (recipe == "soup") {
+      refuse_mixture_choice(mixture, "a soup");
+      GRAFT_CHECK(experts.empty() && per_token->count() == 0,
+                  "--experts and --experts-per-token: expected a mixture, got a soup");
+    }
     if (experts.empty()) experts = recipe == "upcycle" ? "clones=8" : "whole";
     if (recipe != "soup") {
       std::vector<graft::expert_card> cards;

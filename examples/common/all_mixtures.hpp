@@ -75,7 +75,8 @@ void for_each_layout(const Visit& visit) {
   visit.template operator()<pad_to_capacity<capacity<>>>("capacity, every expert filled up with empty rows");
   visit.template operator()<adapted>("an adapter of width x width behind each expert");
   visit.template operator()<lora>("a low-rank addition to each expert");
-  visit.template operator()<mixed_width>("each expert as wide as its branch; what a mix of different widths gets");
+  visit.template operator()<mixed_width>(
+      "each expert as wide as its branch; not by name, branches of other widths get it");
 }
 
 // All losses in one type: those that a program was not asked for have the coefficient 0. It keeps the number of types
@@ -205,6 +206,14 @@ graft::any_mixture<Compute> make_mixture(const mixture_names& names) {
     if constexpr (all_parts)
       if (!result && routed) result = make_routed<Compute, router_part::second>(names, routers);
   }
+  std::string compiled;  // experts per token of the routers of this name
+  const std::string listed = ", " + routers + ",", wanted = ", " + names.router + "/";
+  for (std::size_t at = 0; routed && (at = listed.find(wanted, at)) != std::string::npos;) {
+    at += wanted.size();
+    detail::add_name(compiled, listed.substr(at, listed.find(',', at) - at));
+  }
+  GRAFT_CHECK(result || compiled.empty(), "the router ", names.router, " is compiled for --experts-per-token ",
+              compiled, " in these programs, got ", names.experts_per_token);
   GRAFT_CHECK(result, "these programs are compiled for the routers ", routers, " (name/experts per token)",
               few         ? " on CUDA"
               : all_parts ? ""

@@ -26,7 +26,8 @@ struct discover_choice {
 
 inline void add_discover_flag(CLI::App& app, discover_choice& choice) {
   app.add_option("--discover", choice.clusters_and_path,
-                 "finds K domains in a file or folder of text without labels (tf-idf, balanced k-means)")
+                 "finds K domains in a file or folder of text without labels (tf-idf, balanced k-means); "
+                 "without --domain beside it, btm also makes the forest c-btm, weighed by them")
       ->type_name("K PATH");
 }
 

@@ -22,10 +22,10 @@ inline constexpr method_line family_methods[] = {
     {"btm", "all models, their probabilities mixed by a posterior; the same with the best one and the best two"},
     {"expert_routing", "one model for a whole sequence, chosen by its embedding"},
     {"upcycling", "a mixture of clones of the seed"},
-    {"btx_sample", "a mixture of the branches, one expert by Gumbel noise"},
+    {"btx_sample", "a mixture of the branches, one expert by Gumbel noise; of 4 experts"},
     {"btx", "a mixture of the branches, top-k"},
-    {"btx_soft", "a mixture of the branches, all experts"},
-    {"bam", "a mixture of the branches' attentions too, all experts"},
+    {"btx_soft", "a mixture of the branches, all experts; of 4"},
+    {"bam", "a mixture of the branches' attentions too; of 4 models all experts, else top-2"},
     {"bam_adapters", "the same with adapters, of which they and the routers alone are trained"},
     {"bts", "the models frozen side by side, stitch layers between them trained"}};
 

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include <graft/io/json.hpp>
 #include <graft/mix/expert_plan.hpp>
+#include <graft/policies/router/hash_router.hpp>
 
 namespace examples {
 
@@ -59,8 +61,21 @@ mixture_names names_of(const graft::model_card* card, const mixture_choice& choi
   if (card != nullptr) names.attention = card->attention;
   if (!choice.router.empty()) names.router = choice.router;
   if (!choice.layout.empty()) names.layout = choice.layout;
+  if (card == nullptr && names.router == graft::hash_router<1>::name) names.balancers = {"none"};
   if (!choice.balancers.empty()) names.balancers = choice.balancers;
-  for (const std::string& text : choice.options) names.options.push_back(parse_policy_option(text));
+  const auto chosen = [&](const std::string& balancer) {
+    return std::find(names.balancers.begin(), names.balancers.end(), balancer) != names.balancers.end();
+  };
+  GRAFT_CHECK(names.balancers.size() == 1 || !chosen("none"), "--balancer: expected none alone or balancers, got ",
+              graft::detail::joined(names.balancers));
+  for (const std::string& text : choice.options) {
+    names.options.push_back(parse_policy_option(text));
+    const std::string& key = names.options.back().first;
+    if (!key.starts_with("balancer.")) continue;
+    const std::string balancer = key.substr(9, key.find('.', 9) - 9);
+    GRAFT_CHECK(chosen(balancer), "--policy-option: expected an option of the balancers ",
+                graft::detail::joined(names.balancers), ", got ", key);
+  }
   return names;
 }
 

@@ -19,7 +19,14 @@ struct mixture_choice {
   std::string router, layout;
   std::vector<std::string> balancers;
   std::vector<std::string> options;  // "router.weigh.scale=2.5", "balancer.switch_loss.coefficient=0.1"
+
+  bool given() const { return !router.empty() || !layout.empty() || !balancers.empty() || !options.empty(); }
 };
+
+// What no model of a command reads is refused. Errors: a choice, where `why` says what there is instead of a mixture.
+inline void refuse_mixture_choice(const mixture_choice& choice, const std::string& why) {
+  GRAFT_CHECK(!choice.given(), "--router, --balancer, --layout and --policy-option: expected a mixture, got ", why);
+}
 
 // What a plan of experts (graft::parse_expert_planner) makes of branches of one hidden width: names and domains.
 std::vector<graft::expert_card> planned_experts(const std::string& text,
@@ -36,7 +43,8 @@ struct mixture_names {
   std::optional<graft::policy_card> attention;          // attention experts; none: one attention
 };
 
-// What a model's card says, with what a program was told on top of it.
+// What a model's card says, with what a program was told on top of it. A router that learns nothing has no balancer
+// unless one is asked for. Errors: an option of a balancer that is not chosen, none beside another balancer.
 mixture_names names_of(const graft::model_card* card, const mixture_choice& choice, graft::index_t experts,
                        graft::index_t experts_per_token);
 

@@ -91,7 +91,8 @@ struct model_work {
       return use(model);
     } catch (const graft::error& problem) {
       if (!Mixture::present) throw;
-      graft::detail::raise(info.folder.string(), ": ", problem.what());
+      const std::string place = info.folder.string(), words = problem.what();
+      graft::detail::raise(words.starts_with(place) ? words : place + ": " + words);
     }
   }
 

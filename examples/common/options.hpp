@@ -20,6 +20,7 @@
 
 #include "common/engine.hpp"
 #include "common/ranks.hpp"
+#include "common/validators.hpp"
 
 namespace examples {
 
@@ -31,9 +32,7 @@ struct common_options {
 inline void add_common_options(CLI::App& app, common_options& options) {
   app.add_option("--device", options.engine.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--precision", options.engine.precision, "bf16 or fp32")->capture_default_str();
-  app.add_option("--threads", options.engine.threads, "CPU threads, 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  app.add_option("--threads", options.engine.threads, "CPU threads, 0: all")->check(at_least(0))->capture_default_str();
   app.add_option("--seed", options.seed, "of initial weights, data order and sampling")->capture_default_str();
 }
 
@@ -90,7 +89,12 @@ int run_program(CLI::App& app, int argc, char** argv, Body body) {
       return body();
     }
   } catch (const fs::filesystem_error& problem) {
-    std::cerr << name << problem.path1().string() << ": " << problem.code().message() << std::endl;
+    // Its words are "filesystem error: cannot create directories: No such file or directory [/proc/x]".
+    const std::string words = problem.what();
+    const auto begin = words.find(": "), end = words.find(": ", begin + 2);
+    std::cerr << name << problem.path1().string() << ": "
+              << (end == std::string::npos ? std::string() : words.substr(begin + 2, end - begin))
+              << problem.code().message() << std::endl;
     return 1;
   } catch (const std::bad_alloc&) {
     std::cerr << name << "not enough memory for a model or batch of this size" << std::endl;

@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/assembly_policies.hpp"
+#include "common/validators.hpp"
 
 namespace examples {
 
@@ -21,6 +22,11 @@ struct stitch_choice {
   index_t stitches = 0;
   std::string hub;  // name of a member; empty: the first
   double dropout = 0.1;
+
+  // Whether a program was told anything but the defaults.
+  bool given() const {
+    return topology != graft::hub_and_spokes::name || stitches > 0 || !hub.empty() || dropout != 0.1;
+  }
 };
 
 inline void add_stitch_flags(CLI::App& app, stitch_choice& choice) {
@@ -29,7 +35,7 @@ inline void add_stitch_flags(CLI::App& app, stitch_choice& choice) {
       ->capture_default_str()
       ->check(CLI::IsMember(graft::any_topology::names()));
   app.add_option("--stitches", choice.stitches, "stitch layers; default: the topology's own number, 4 at most")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--hub", choice.hub, "the model whose output is read; default: the seed, or the first");
   app.add_option("--dropout", choice.dropout, "of gate logits in training")->capture_default_str();
 }

@@ -5,7 +5,6 @@
 // The options of a training run on a command line, in both directions: as flags of a program, and as the words that
 // start another program with the same options.
 
-#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include <graft/train/trainer.hpp>
 
 #include "common/engine.hpp"
+#include "common/validators.hpp"
 
 namespace examples {
 
@@ -29,12 +29,7 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
   add("--micro-sequences", o.micro_sequences, "sequences of one pass, 0: all of a step");
   add("--learning-rate", o.learning_rate, "at its peak");
   add("--warmup-steps", o.warmup_steps, "steps in which the learning rate rises to it");
-  app.add_option("--decay", o.decay, "how the learning rate falls afterwards")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, graft::decay_form>{{"constant", graft::decay_form::constant},
-                                                                           {"cosine", graft::decay_form::cosine},
-                                                                           {"linear", graft::decay_form::linear}}))
-      ->option_text("TEXT:{constant,cosine,linear}=" + std::string(graft::name_of(o.decay)));
+  add_named_option(app, "--decay", o.decay, graft::all_decay_forms, "how the learning rate falls afterwards");
   add("--final-fraction", o.final_fraction, "of the peak, left at the last step");
   add("--weight-decay", o.optimizer.weight_decay, "decoupled, of matrices");
   add("--clip", o.optimizer.clip, "largest gradient norm, 0: none");
@@ -45,15 +40,7 @@ inline void add_training_flags(CLI::App& app, graft::training_options& o) {
 
 // What of a mixture is trained, by name.
 inline void add_trained_flag(CLI::App& app, const char* flag, graft::mix_training& trained, const char* text) {
-  std::map<std::string, graft::mix_training> names;
-  std::string list;
-  for (const graft::mix_training each : graft::all_mix_trainings) {
-    names[std::string(graft::name_of(each))] = each;
-    list += (list.empty() ? "" : ",") + std::string(graft::name_of(each));
-  }
-  app.add_option(flag, trained, text)
-      ->transform(CLI::CheckedTransformer(names))
-      ->option_text("TEXT:{" + list + "}=" + std::string(graft::name_of(trained)));
+  add_named_option(app, flag, trained, graft::all_mix_trainings, text);
 }
 
 inline std::vector<std::string> training_words(const graft::training_options& o) {

@@ -2,13 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Every public name that a program writes down, in one page. Definitions stand in the headers named at the right.
+// The names that programs write down, in one page: declarations, and in comments what cannot be declared without its
+// header (aliases, functions, templates with defaults). Definitions stand in the headers named at the right.
 
 #include <graft/core/host_device.hpp>
 
 namespace graft {
 
-// core
+// core: compute<Precision, Backend> (core/precision.hpp)
 struct error;     // core/error.hpp
 struct bfloat16;  // core/dtype.hpp
 struct fp64;      // core/precision.hpp
@@ -72,7 +73,7 @@ struct hash_router;
 template <int E>
 struct expert_choice;
 
-// policies: Gate
+// policies: Gate. context_gate and sequence_context_gate are aliases.
 struct linear_gate;  // policies/gate/
 struct owner_gate;
 struct eigen_gate;
@@ -109,7 +110,9 @@ struct no_mixture;         // layers/block.hpp
 struct attention_experts;  // layers/attention_experts.hpp
 
 // models: dense_transformer<Compute>, moe_transformer<Router, Balancer, ExpertLayout, Compute>,
-// stitched_transformer<Topology, Compute, Member>, forest<Posterior, Compute, Member>, routed_forest<Compute, Member>
+// stitched_transformer<Topology, Compute, Member>, sparse_stitched<Stitched>, forest<Posterior, Compute, Member>,
+// routed_forest<Compute, Member>, clustered_forest() (io/clustered_forest.hpp)
+struct layer_load;  // models/layer_load.hpp
 template <class Mixture, class Compute>
 class transformer;        // models/transformer.hpp
 struct stitch_options;    // models/stitched_transformer.hpp
@@ -129,7 +132,11 @@ class token_file;       // io/token_file.hpp
 struct assembly_card;   // io/assembly.hpp
 struct byte_tokenizer;  // io/byte_tokenizer.hpp
 
-// mix: soup_recipe, btx_recipe, bam_recipe, upcycle_recipe, mix(), mix_directories()
+// mix: soup_recipe, btx_recipe, bam_recipe, upcycle_recipe, flex_olmo_recipe, mix(), mix_directories(); planners of
+// experts in mix/expert_plan.hpp; trainable_after_mix() and except_experts() in mix/trainable.hpp; join_experts() and
+// remove_experts() in mix/edit_experts.hpp
+struct branch_directory;       // mix/model_directories.hpp
+struct directory_mix_options;
 struct recipe;  // mix/recipe.hpp
 template <class M>
 struct mix_source;  // mix/mix.hpp

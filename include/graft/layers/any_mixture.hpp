@@ -95,9 +95,7 @@ class held_mixture final : public mixture_interface<Compute> {
     Mixture::visit_options(mixture_, [&](const std::string& name, auto& member) {
       if (name != wanted) return;
       found = true;
-      member = static_cast<std::remove_reference_t<decltype(member)>>(value);
-      GRAFT_CHECK(static_cast<double>(member) == value, "expected a whole number for the option ", name, ", got ",
-                  value);
+      detail::assign_option(member, name, value);
     });
     return found;
   }

@@ -56,19 +56,29 @@ void for_each_option(Policy& policy, const Visit& visit, const std::string& pref
     });
 }
 
-// Sets one option. Errors: a name that the policy does not have, with those that it has.
+namespace detail {
+
+// Errors: no finite number, or a fraction for an option that counts.
+template <class Number>
+void assign_option(Number& member, const std::string& name, double value) {
+  GRAFT_CHECK(std::isfinite(value), "expected a finite number for the option ", name, ", got ", value);
+  const auto number = static_cast<Number>(value);
+  GRAFT_CHECK(static_cast<double>(number) == value, "expected a whole number for the option ", name, ", got ", value);
+  member = number;
+}
+
+}  // namespace detail
+
+// Sets one option. Errors: a name that the policy does not have, with those that it has; a value that it cannot have.
 template <class Policy>
 void set_option(Policy& policy, const std::string& name, double value) {
-  GRAFT_CHECK(std::isfinite(value), Policy::name, ": expected a finite number for the option ", name, ", got ", value);
   std::string known;
   bool found = false;
   for_each_option(policy, [&](const std::string& each, auto& member) {
     known += (known.empty() ? "" : ", ") + each;
     if (each != name) return;
     found = true;
-    member = static_cast<std::remove_reference_t<decltype(member)>>(value);
-    GRAFT_CHECK(static_cast<double>(member) == value, Policy::name, ": expected a whole number for the option ", name,
-                ", got ", value);
+    detail::assign_option(member, name, value);
   });
   GRAFT_CHECK(found, Policy::name, ": expected one of the options ", known.empty() ? "(it has none)" : known, ", got ",
               name);

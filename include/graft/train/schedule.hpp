@@ -16,6 +16,8 @@ namespace graft {
 
 enum class decay_form { constant, cosine, linear };
 
+inline constexpr decay_form all_decay_forms[] = {decay_form::constant, decay_form::cosine, decay_form::linear};
+
 constexpr std::string_view name_of(decay_form form) {
   constexpr std::string_view names[] = {"constant", "cosine", "linear"};
   return names[static_cast<int>(form)];
