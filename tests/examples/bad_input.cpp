@@ -132,7 +132,44 @@ TEST_CASE("unknown words are refused") {
   refused_shape({"--width", "0"}, {"every size must be positive", "width=0"});
   refused_shape({"--head-dim", "7"}, {"even head_dim, got 7"});
   refused_shape({"--kv-heads", "3"}, {"heads=2, kv_heads=3"});
-  refused_shape({"--decay", "steep"}, {"--decay", "steep"});
+  refused_shape({"--decay", "steep"}, {"--decay: expected one of constant,cosine,linear, got steep"});
+  refused_shape({"--threads", "-1"}, {"--threads: expected a number of at least 0, got -1"});
+}
+
+TEST_CASE("options that nothing would read are refused") {
+  const work_folder work;
+  write(work / "good.txt", prose(8000));
+  const words good{"--preset", "smoke",
+                   "--device", "cpu",
+                   "--out",    (work / "out").string(),
+                   "--domain", "good=" + (work / "good.txt").string()};
+  const auto refused = [&](const words& flags, const words& parts) {
+    check_refused("branch_train_mix", run("branch_train_mix", good + flags), parts);
+    CHECK(!fs::exists(work / "out"));
+  };
+  refused({"--methods", "soup", "--layout", "capacity"}, {"--layout", "expected a mixture", "without btx"});
+  refused({"--methods", "soup", "--compare", "top_k/1"}, {"--compare: expected btx among the --methods"});
+  refused({"--hub", "good"}, {"--hub", "expected bts among the --methods"});
+  refused({"--mix-training", "adapters"}, {"--mix-training adapters", "router top_k with the layout routed"});
+  refused({"--precision", "fp32", "--compare", "null_top_k/2"}, {"in fp32", "got null_top_k/2"});
+  refused({"--router", "switch_top_1"}, {"switch_top_1 is compiled for --experts-per-token 1", "got 2"});
+  refused({"--balancer", "none,z_loss"}, {"--balancer: expected none alone", "none, z_loss"});
+  refused({"--policy-option", "balancer.btx_loss.coefficient=0.1"}, {"balancers switch_loss, z_loss", "btx_loss"});
+  refused({"--policy-option", "router.gate.stddev=nan"}, {"expected a finite number", "router.gate.stddev", "nan"});
+
+  const fs::path seed = tiny_seed(work);
+  const words models{"--out", (work / "out").string(), "a=" + seed.string(), "b=" + seed.string()};
+  const words soup = words{"--recipe", "soup"} + models;
+  check_refused("mix", run("mix", soup + words{"--router", "top_k"}), {"expected a mixture, got a soup"});
+  check_refused("mix", run("mix", soup + words{"--experts-per-token", "2"}), {"expected a mixture, got a soup"});
+  check_refused("forest", run("forest", models + words{"--routing", "--kept", "1"}), {"--kept excludes --routing"});
+  check_refused("branch",
+                run("branch", words{"--from", seed.string(), "--out", (work / "out").string(), "--domain",
+                                    "good=" + (work / "good.txt").string(), "--router", "top_k"} +
+                                  tiny_training(2)),
+                {"expected a mixture, got the dense model " + seed.string()});
+  check_refused("cost_sheet", run("cost_sheet", {"--rank", "4", seed.string()}), {"--rank requires --method"});
+  CHECK(!fs::exists(work / "out"));
 }
 
 TEST_CASE("damaged models are refused by every program that reads one") {
