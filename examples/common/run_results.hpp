@@ -22,6 +22,7 @@
 #include "common/report.hpp"
 #include "common/results.hpp"
 #include "common/row.hpp"
+#include "common/traces.hpp"
 
 namespace examples {
 
@@ -113,8 +114,8 @@ class run_results {
     write_run_report(run_.engine, input, run_.out / "report.html");
   }
 
-  // Continuations of held-out text, one per domain, by every model that was made of several; those of one of them are
-  // shown.
+  // Continuations of an excerpt of held-out text, one per domain, by every model that was made of several; those of one
+  // of them are shown.
   void sample(const result_table& table) {
     std::vector<std::string> makers;
     for (const result_row& row : table.rows) {
@@ -142,11 +143,8 @@ class run_results {
 
   std::string samples_of(const std::string& name) {
     std::ostringstream text;
-    for (const graft::corpus& domain : run_.domains) {
-      const graft::token_file held_out(domain.held_out.path);
-      std::vector<std::int32_t> tokens(static_cast<std::size_t>(
-          std::min<index_t>(held_out.size(), std::min<index_t>(96, run_.sizes.shape.positions / 2))));
-      held_out.read(0, tokens);
+    for (const held_out_domain& domain : held_out_data(run_.domains)) {
+      std::vector<std::int32_t> tokens = excerpts({domain}, std::min<index_t>(96, run_.sizes.shape.positions / 2)).ids;
       tokens.erase(std::find(tokens.begin(), tokens.end(), graft::byte_tokenizer::end_of_text()), tokens.end());
       const std::string prompt = character_stream().take(graft::byte_tokenizer::decode(tokens));
       graft::generation_options generation;
