@@ -116,8 +116,10 @@ struct merge_gates {
     for (int l = 0; l < stitch_lanes; ++l) z[l] = 0;
     if (column < 0) return;
     const M* source = logits.row(row) + column + chunk * stitch_lanes;
+    for_lanes(count, [&](int l) { z[l] = source[l]; });
+    if (dropout.threshold == 0) return;
     const M scale = dropout.scale<M>();
-    for_lanes(count, [&](int l) { z[l] = (bits >> l & 1u) != 0 ? source[l] * scale : M(0); });
+    for (int l = 0; l < stitch_lanes; ++l) z[l] = (bits >> l & 1u) != 0 ? z[l] * scale : M(0);
   }
 
   // For a chunk of one token, over all slots; the own state counts as p = h.
