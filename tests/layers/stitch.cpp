@@ -239,6 +239,17 @@ TEST_CASE("stitch: in place, in another order and with more threads the bits are
   CHECK(same_bits(serial, shuffled));
 }
 
+TEST_CASE("stitch: a text that goes through in pieces comes out as one that does not", "[layers]") {
+  context<cpu> ctx(context_options{1});
+  for (const stitch_step& step : {experts_into_hub(3), hub_into_experts(3)}) {
+    stitch_case given(step, {64, 64, 64}, {1, 1, 1}, 9000);
+    given.dropout = 0.3;
+    REQUIRE(graft::detail::stitched_rows(ctx, given.layout) < 9000);
+    const auto whole = given.forward(ctx), pieces = given.forward(ctx, false);
+    for (std::size_t i = 0; i < whole.size(); ++i) CHECK(same_bits(whole[i], pieces[i]));
+  }
+}
+
 TEST_CASE("stitch: dropout is a function of seed, step, stitch, token, member and channel", "[layers]") {
   context<cpu> ctx({.threads = 1});
   stitch_case given(experts_into_hub(3), {16, 16, 16}, {1, 1, 1}, 64);

@@ -8,6 +8,8 @@
 // generalist LLM", 2025, arXiv 2502.00075, section 3.
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -108,6 +110,7 @@ struct stitch_saved {
   std::vector<view<T, 2, space>> states;                  // in front of the stitch, by member
   std::vector<std::vector<view<T, 2, space>>> projected;  // (T, D_into) by merge and source
   view<M, 2, space> logits;                               // (T, columns) before dropout
+  std::vector<view<T, 2, space>> written;                 // behind the stitch, where nothing is kept
 };
 
 namespace detail {
@@ -156,6 +159,18 @@ auto gates_of(const stitch_pass<Compute>& pass, const stitch_layout& layout, std
   }
   gates.sources.count = static_cast<int>(merge.from.size());
   return gates;
+}
+
+// How many rows go through a stitch together where nothing is kept: on the host so many that their logits stay in the
+// caches between the product that writes them and the pass that reads them, on a device all.
+template <class Context>
+index_t stitched_rows(const Context& context, const stitch_layout& layout) {
+  if constexpr (std::is_same_v<typename Context::space, host_space>) {
+    constexpr index_t cached = index_t{1} << 20;  // logits, for each thread
+    return std::max<index_t>(1, cached / std::max<index_t>(layout.columns, 1)) * context.threads();
+  } else {
+    return std::numeric_limits<index_t>::max();
+  }
 }
 
 // The logits of all gates and the projections of all merges, from saved.states.
@@ -234,10 +249,19 @@ void stitch_forward(const stitch_pass<Compute>& pass, const stitch_layout& layou
   if (keep) {
     detail::stitch_products(pass, layout, weights, rows, saved);
     detail::stitch_merges(pass, layout, states, saved, true);
-  } else {
+    return;
+  }
+  const index_t piece = detail::stitched_rows(pass.context, layout);
+  for (index_t first = 0; first < rows; first += piece) {
     workspace_scope scope(pass.context);
-    detail::stitch_products(pass, layout, weights, rows, saved);
-    detail::stitch_merges(pass, layout, states, saved, false);
+    const index_t count = std::min(piece, rows - first);
+    stitch_pass<Compute> part = pass;
+    part.at.first_token += first;
+    for (std::size_t i = 0; i < states.size(); ++i)
+      if (states[i].data != nullptr) saved.states[i] = states[i].rows(first, first + count);
+    detail::stitch_products(part, layout, weights, count, saved);
+    saved.written = saved.states;  // in place
+    detail::stitch_merges(part, layout, saved.written, saved, false);
   }
 }
 
