@@ -24,9 +24,8 @@ struct stitch_choice {
   double dropout = 0.1;
 
   // Whether a program was told anything but the defaults.
-  bool given() const {
-    return topology != graft::hub_and_spokes::name || stitches > 0 || !hub.empty() || dropout != 0.1;
-  }
+  bool given() const { return *this != stitch_choice(); }
+  bool operator==(const stitch_choice&) const = default;
 };
 
 inline void add_stitch_flags(CLI::App& app, stitch_choice& choice) {

@@ -355,6 +355,8 @@ TEST_CASE("cost_sheet: graft's own models with their policies", "[analysis]") {
 
   card.router->name = "context_top_k";
   check_refused(read, {"config.json", "router context_top_k", "does not count"});
+  fs::remove(folder / "config.json");  // what an assembly of models looks like
+  check_refused([&] { return read_counted_model(folder); }, {folder.string(), "got an assembly of models"});
   fs::remove_all(folder);
 }
 

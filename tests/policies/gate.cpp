@@ -63,6 +63,10 @@ void check_logits(const tensor<double>& got, const tensor<double>& want, const s
 TEST_CASE("gates keep the laws of gates", "[policies]") {
   SECTION("linear") { gate_laws(linear_gate{}); }
   SECTION("linear with jitter") { gate_laws(linear_gate{.jitter = 0.2}); }
+  SECTION("linear with a jitter that is none") {
+    for (const double jitter : {-0.1, 1.0})
+      CHECK_THROWS_WITH(gate_laws(linear_gate{.jitter = jitter}), Catch::Contains("jitter from 0 to below 1"));
+  }
   SECTION("owner") { gate_laws(owner_gate{}); }
   SECTION("context") { gate_laws(context_gate{}); }
   SECTION("context of the whole sequence") { gate_laws(sequence_context_gate{}); }

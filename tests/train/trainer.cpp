@@ -173,6 +173,9 @@ TEST_CASE("trainer: options and batches that make no sense are refused", "[train
   CHECK_THROWS_AS(run_type(model, {.sequences = 4, .micro_sequences = 8}), error);
   CHECK_THROWS_AS(run_type(model, {.sequences = 0}), error);
   CHECK_THROWS_AS(run_type(model, {.positions = -1}), error);
+  CHECK_THROWS_WITH(run_type(model, {.learning_rate = -1e-3}), Catch::Contains("at least 0, got learning_rate=-0.001"));
+  CHECK_THROWS_AS(run_type(model, {.learning_rate = std::nan("")}), error);
+  CHECK_THROWS_WITH(run_type(model, {.final_fraction = 7}), Catch::Contains("final_fraction from 0 to 1, got 7"));
   CHECK_THROWS_WITH(run_type(model, {}, [](const tensor_entry&) { return false; }),
                     "adamw: nothing to train, every tensor is frozen");
 
