@@ -148,12 +148,20 @@ inline void add_name(std::string& text, const std::string& name) {
 
 }  // namespace detail
 
-// A mixture of routed experts with a router of this part, if names says so; adds the names of the routers to known.
+// What the programs are compiled for, for messages.
+struct compiled_routers {
+  std::string all;      // name/K of every router
+  std::string numbers;  // K of those that have the name that was asked for
+};
+
+// A mixture of routed experts with a router of this part, if names says so; adds the routers of the part to known.
 template <class Compute, router_part Part>
-std::optional<graft::any_mixture<Compute>> make_routed(const mixture_names& names, std::string& known) {
+std::optional<graft::any_mixture<Compute>> make_routed(const mixture_names& names, compiled_routers& known) {
   std::optional<graft::any_mixture<Compute>> result;
   for_each_router<Part>([&]<class R>(const char*) {
-    detail::add_name(known, std::string(R::name) + "/" + std::to_string(R::spec.experts_per_token));
+    const std::string number = std::to_string(R::spec.experts_per_token);
+    detail::add_name(known.all, std::string(R::name) + "/" + number);
+    if (names.router == R::name) detail::add_name(known.numbers, number);
     if (names.router != R::name || names.experts_per_token != R::spec.experts_per_token) return;
     result = detail::mixture_of<R, detail::balancers_for<R, Compute>, graft::routed, Compute>(names);
   });
@@ -186,7 +194,8 @@ std::optional<graft::any_mixture<Compute>> make_special(const mixture_names& nam
 
 template <class Compute>
 graft::any_mixture<Compute> make_mixture(const mixture_names& names) {
-  std::string routers, layouts, balancers;
+  compiled_routers routers;
+  std::string layouts, balancers;
   for_each_layout([&]<class L>(const char*) { detail::add_name(layouts, L::name); });
   GRAFT_CHECK((", " + layouts + ",").find(", " + names.layout + ",") != std::string::npos, "expected a layout of ",
               layouts, ", got ", names.layout);
@@ -206,15 +215,9 @@ graft::any_mixture<Compute> make_mixture(const mixture_names& names) {
     if constexpr (all_parts)
       if (!result && routed) result = make_routed<Compute, router_part::second>(names, routers);
   }
-  std::string compiled;  // experts per token of the routers of this name
-  const std::string listed = ", " + routers + ",", wanted = ", " + names.router + "/";
-  for (std::size_t at = 0; routed && (at = listed.find(wanted, at)) != std::string::npos;) {
-    at += wanted.size();
-    detail::add_name(compiled, listed.substr(at, listed.find(',', at) - at));
-  }
-  GRAFT_CHECK(result || compiled.empty(), "the router ", names.router, " is compiled for --experts-per-token ",
-              compiled, " in these programs, got ", names.experts_per_token);
-  GRAFT_CHECK(result, "these programs are compiled for the routers ", routers, " (name/experts per token)",
+  GRAFT_CHECK(result || routers.numbers.empty(), "the router ", names.router, " is compiled for --experts-per-token ",
+              routers.numbers, " in these programs, got ", names.experts_per_token);
+  GRAFT_CHECK(result, "these programs are compiled for the routers ", routers.all, " (name/experts per token)",
               few         ? " on CUDA"
               : all_parts ? ""
                           : " in fp32",

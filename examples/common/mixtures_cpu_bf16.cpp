@@ -15,7 +15,7 @@ namespace examples {
 using host = graft::compute<graft::bf16, graft::cpu>;
 
 extern template std::optional<graft::any_mixture<host>> make_routed<host, router_part::second>(const mixture_names&,
-                                                                                               std::string&);
+                                                                                               compiled_routers&);
 template graft::any_mixture<host> make_mixture(const mixture_names&);
 
 mixture_facts facts_of(const mixture_names& names, const graft::transformer_shape& shape) {

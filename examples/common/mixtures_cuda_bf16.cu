@@ -12,7 +12,7 @@ namespace examples {
 using computing = graft::compute<graft::bf16, graft::cuda>;
 
 extern template std::optional<graft::any_mixture<computing>> make_routed<computing, router_part::second>(
-    const mixture_names&, std::string&);
+    const mixture_names&, compiled_routers&);
 template graft::any_mixture<computing> make_mixture(const mixture_names&);
 
 }  // namespace examples

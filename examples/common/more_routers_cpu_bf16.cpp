@@ -10,6 +10,6 @@
 namespace examples {
 
 template std::optional<graft::any_mixture<graft::compute<graft::bf16, graft::cpu>>>
-make_routed<graft::compute<graft::bf16, graft::cpu>, router_part::second>(const mixture_names&, std::string&);
+make_routed<graft::compute<graft::bf16, graft::cpu>, router_part::second>(const mixture_names&, compiled_routers&);
 
 }  // namespace examples
